@@ -1,0 +1,103 @@
+"""Model: what the tuner must know of a language model, from our own file or from its config.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tuner.config.strict import Strict
+from tuner.errors import ConfigError
+
+
+class Architecture(Strict):
+    """The sizes that decide memory and step time. `weight_bytes` is bytes per parameter (2 for bf16)."""
+
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    intermediate: int = Field(gt=0)
+    vocab: int = Field(gt=0)
+    tied_embeddings: bool = False
+    max_context: int = Field(gt=0)
+    weight_bytes: float = Field(default=2.0, gt=0)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of a dense decoder: attention, gated MLP and embeddings; norms and biases are left out."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate) + embeddings
+
+    def kv_bytes_per_token(self, dtype_bytes: float) -> float:
+        """Bytes of KV cache one token takes over all layers, before tensor parallelism divides it."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * dtype_bytes
+
+    def divides(self, tp: int) -> bool:
+        """Whether `tp` GPUs can share the heads: both engines need heads, and KV heads or their copies, to divide."""
+        kv_fits = self.kv_heads % tp == 0 or tp % self.kv_heads == 0
+        return self.heads % tp == 0 and kv_fits and self.intermediate % tp == 0
+
+
+class DraftModel(Strict):
+    """A trained speculator: the engines' method name and where its weights are."""
+
+    method: str
+    path: str
+
+
+class Model(Strict):
+    """A model that can be served. `path` is what the engine is given: a Hugging Face id or a directory."""
+
+    name: str = ""
+    title: str
+    source: str = ""
+    path: str
+    architecture: Architecture
+    draft: DraftModel | None = None
+
+
+def model_from_config_json(name: str, path: str, config_file: Path) -> Model:
+    """A model from the `config.json` of a Hugging Face directory. Raises ConfigError if a size is missing."""
+    try:
+        raw = json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{config_file}: cannot be read as JSON: {error}") from error
+    return Model(
+        name=name,
+        title=name,
+        source=str(config_file),
+        path=path,
+        architecture=_architecture(raw, config_file),
+    )
+
+
+def _architecture(raw: dict[str, Any], where: Path) -> Architecture:
+    text = raw.get("text_config") or raw
+    needed = ["num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"]
+    missing = [key for key in needed if key not in text]
+    if missing:
+        raise ConfigError(f"{where}: no {', '.join(missing)}; a dense decoder's config.json is needed")
+    heads = int(text["num_attention_heads"])
+    return Architecture(
+        layers=text["num_hidden_layers"],
+        hidden=text["hidden_size"],
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads") or heads,
+        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+        intermediate=text["intermediate_size"],
+        vocab=text["vocab_size"],
+        tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        max_context=text.get("max_position_embeddings", 4096),
+        weight_bytes=_weight_bytes(raw),
+    )
+
+
+def _weight_bytes(raw: dict[str, Any]) -> float:
+    quantization = raw.get("quantization_config") or {}
+    bits = quantization.get("bits") or (8 if quantization.get("quant_method") == "fp8" else None)
+    if bits:
+        return float(bits) / 8
+    return 4.0 if raw.get("torch_dtype", raw.get("dtype")) == "float32" else 2.0

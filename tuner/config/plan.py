@@ -1,0 +1,57 @@
+"""Plan: all that a study was asked to do, resolved and checked before a GPU is touched. A frozen value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tuner.config.engine import EngineSpec, Knob
+from tuner.config.gpu import Gpu
+from tuner.config.model import Model
+from tuner.config.slo import Slo
+from tuner.config.workload import Workload
+
+Simulation = Literal["virtual", "served"]
+
+
+@dataclass(frozen=True)
+class Box:
+    """The machine a study runs on: `gpus` are device indices; on a CPU box they stand for one slot each."""
+
+    gpu: Gpu
+    gpus: tuple[int, ...]
+    simulation: Simulation | None
+
+    @property
+    def title(self) -> str:
+        """As a user says it: `8 × H100`."""
+        return f"{len(self.gpus)} × {self.gpu.title}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study does. `spaces` holds, per engine, the knobs that are searched, narrowed by `--knob`.
+
+    `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
+    `extra_flags` are handed to the engine as they are (`--set`). `executables` overrides where an engine is found.
+    """
+
+    model: Model
+    slo: Slo
+    workload: Workload
+    engines: tuple[EngineSpec, ...]
+    spaces: Mapping[str, Mapping[str, Knob]]
+    box: Box
+    out: Path
+    seed: int = 0
+    trials: int | None = None
+    budget_s: float | None = None
+    sampler: str = "tpe"
+    storage: str | None = None
+    extra_flags: tuple[str, ...] = ()
+    executables: Mapping[str, str] | None = None
+
+    @property
+    def study(self) -> str:
+        """The study's name: its folder's."""
+        return self.out.name

@@ -1,0 +1,1 @@
+"""The load generator: offers a workload to a server over HTTP and keeps raw time stamps."""

@@ -1,0 +1,78 @@
+"""RequestLog: the raw timings of one probe."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.requests import FloatArray, IntArray
+
+
+class Status(IntEnum):
+    """How a request ended. Only OK can be good; UNFOLLOWED requests were outside the window when the probe ended."""
+
+    OK = 0
+    FAILED = 1
+    TIMED_OUT = 2
+    TRUNCATED = 3
+    EMPTY = 4
+    UNFOLLOWED = 5
+
+
+@dataclass(frozen=True)
+class ClientHealth:
+    """How well the load generator kept up. `send_lag_p99_s`: sent − due; `busy_frac`: share of the event loop's time."""
+
+    send_lag_p99_s: float
+    run_queue_wait_s: float
+    busy_frac: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class RequestLog:
+    """One row for each request that was scheduled, in order of due time; times in seconds since the probe began.
+
+    `counted` (n,) bool: due inside the window. `sent_s` is NaN where a request was never sent. `chunk_s` holds the
+    times of all token-bearing chunks, request after request; those of row i are `chunk_s[chunk_start[i]:chunk_start[i+1]]`.
+    `output_tokens` is what the server's usage record says (0 if it said nothing), `wanted_tokens` what was asked for.
+    `window_s` is the length of the window, `ended_s` when the probe was over. `stopped` says why a probe ended early.
+    """
+
+    request: IntArray
+    counted: npt.NDArray[np.bool_]
+    due_s: FloatArray
+    sent_s: FloatArray
+    ended_at_s: FloatArray
+    status: IntArray
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+    wanted_tokens: IntArray
+    chunk_s: FloatArray
+    chunk_start: IntArray
+    window_s: float
+    ended_s: float
+    errors: tuple[str, ...] = ()
+    stopped: str | None = None
+    client: ClientHealth | None = None
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.due_s)
+
+    @property
+    def first_s(self) -> FloatArray:
+        """Time of the first token-bearing chunk, (n,); NaN where there was none."""
+        return self._chunk_at(self.chunk_start[:-1])
+
+    @property
+    def last_s(self) -> FloatArray:
+        """Time of the last token-bearing chunk, (n,); NaN where there was none."""
+        return self._chunk_at(self.chunk_start[1:] - 1)
+
+    def _chunk_at(self, index: IntArray) -> FloatArray:
+        times = np.full(len(self), np.nan)
+        some = np.diff(self.chunk_start) > 0
+        times[some] = self.chunk_s[index[some]]
+        return times

@@ -1,0 +1,45 @@
+"""Requests: a workload made concrete by a seed. The same for every configuration and every load."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`tokens` token ids drawn from `seed`. Equal segments are equal text, so that prefix caches can hit."""
+
+    seed: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Requests:
+    """n requests in m sessions; most workloads have one request per session. Row i is request i.
+
+    `session` (n,) ascending from 0 to m − 1, the turns of one session in order. `unit_gaps` (m,) are the gaps before
+    each session's arrival at a load of one session per second: dividing them by the rate gives the schedule, so
+    all loads and configurations share their draws. `think_s` (n,): pause after the end of the turn before, 0 in
+    a first turn. `segments[i]` spells out the prompt of request i; its lengths sum to `prompt_tokens[i]`.
+    """
+
+    seed: int
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+    session: IntArray
+    unit_gaps: FloatArray
+    think_s: FloatArray
+    segments: tuple[tuple[Segment, ...], ...]
+
+    def __len__(self) -> int:
+        """The number of requests."""
+        return len(self.prompt_tokens)
+
+    @property
+    def sessions(self) -> int:
+        """The number of sessions."""
+        return len(self.unit_gaps)

@@ -1,0 +1,1 @@
+"""From a workload's name and a seed to a fixed list of requests."""
