@@ -37,7 +37,7 @@ class BoxUnusable(UserError):
 
 
 class FailureKind(StrEnum):
-    """Why a server failed. Configuration faults teach the sampler; box faults say nothing about the configuration."""
+    """Why a server failed. Configuration faults teach the sampler; box faults do not."""
 
     OUT_OF_MEMORY = "out-of-memory"
     BAD_FLAG = "bad-flag"

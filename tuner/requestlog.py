@@ -22,7 +22,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class ClientHealth:
-    """How well the load generator kept up. `send_lag_p99_s`: sent − due; `busy_frac`: share of the event loop's time."""
+    """How well the load generator kept up. `send_lag_p99_s`: sent − due; `busy_frac`: of its event loop."""
 
     send_lag_p99_s: float
     run_queue_wait_s: float
@@ -35,7 +35,7 @@ class RequestLog:
     """One row for each request that was scheduled, in order of due time; times in seconds since the probe began.
 
     `counted` (n,) bool: due inside the window. `sent_s` is NaN where a request was never sent. `chunk_s` holds the
-    times of all token-bearing chunks, request after request; those of row i are `chunk_s[chunk_start[i]:chunk_start[i+1]]`.
+    times of all token-bearing chunks, request after request; row i has `chunk_s[chunk_start[i]:chunk_start[i+1]]`.
     `output_tokens` is what the server's usage record says (0 if it said nothing), `wanted_tokens` what was asked for.
     `window_s` is the length of the window, `ended_s` when the probe was over. `stopped` says why a probe ended early.
     """

@@ -27,7 +27,7 @@ Load = OpenLoop | ClosedLoop
 
 @dataclass(frozen=True)
 class Window:
-    """Which requests of a probe count: those due in [`warmup_s`, `warmup_s` + `measure_s`), and at most `timeout_s` each.
+    """Which requests count: those due in [`warmup_s`, `warmup_s` + `measure_s`), each followed for `timeout_s`.
 
     The load goes on after the window until every counted request has ended, so that none of them finishes on a
     draining server.
@@ -53,9 +53,9 @@ class Target(Protocol):
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """Offer `requests` at `load` and return what was seen, one row for every request that was scheduled.
 
-        `watch` is shown the log so far now and then. Requests beyond those given are made by going round again
-        with fresh prompts only if the target says so; a caller gives enough. Raises ServerFailed if the server
-        dies, MeasurementVoid if the client was too slow to be believed.
+        `watch` is shown the log so far now and then. A caller gives enough requests to fill the
+        window and the tail behind it. Raises ServerFailed if the server dies, MeasurementVoid if the client was
+        too slow to be believed.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Engine: its knobs as data. A knob says its flag, its range or choices, its default, its condition and why it matters."""
+"""Engine: its knobs as data. A knob says its flag, range or choices, default, condition, and why it matters."""
 
 from typing import Literal
 
@@ -29,7 +29,8 @@ class Knob(Strict):
 
     A `linear` range moves in steps of `step`; a `log2` range has `step` points per doubling. `limits` are what the
     engine accepts; `--knob` may widen the range as far as them. `needs`: what the study must have for the knob to
-    exist (`gpu`: real or simulated; `real_text`: a workload of real prompts, or a simulation; `draft`: a trained draft model).
+    exist (`gpu`: real or simulated; `real_text`: a workload of real prompts, or a simulation; `draft`: a trained
+    draft model).
     """
 
     why: str = Field(min_length=20)

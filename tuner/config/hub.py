@@ -12,9 +12,7 @@ TIMEOUT_S = 10.0
 
 def config_json_of(model_id: str) -> Path:
     """Where the `config.json` of `model_id` lies on this machine, fetched if need be. Raises ConfigError."""
-    cached = sorted(
-        (_hub_cache() / f"models--{model_id.replace('/', '--')}" / "snapshots").glob("*/config.json")
-    )
+    cached = sorted((_hub_cache() / f"models--{model_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
     return cached[-1] if cached else _fetch(model_id)
 
 
@@ -35,18 +33,10 @@ def _fetch(model_id: str) -> Path:
         answer = httpx.get(url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S)
         answer.raise_for_status()
     except httpx.HTTPStatusError as error:
-        raise ConfigError(
-            f"no model '{model_id}' on the hub (HTTP {error.response.status_code}); {hint}"
-        ) from error
+        raise ConfigError(f"no model '{model_id}' on the hub (HTTP {error.response.status_code}); {hint}") from error
     except httpx.HTTPError as error:
-        raise ConfigError(
-            f"the hub could not be asked for '{model_id}' ({type(error).__name__}); {hint}"
-        ) from error
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        / "goodtune"
-        / model_id.replace("/", "--")
-    )
+        raise ConfigError(f"the hub could not be asked for '{model_id}' ({type(error).__name__}); {hint}") from error
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "goodtune" / model_id.replace("/", "--")
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "config.json").write_bytes(answer.content)
     return cache / "config.json"
