@@ -1,0 +1,56 @@
+"""Outcome: one trial, whole. What the study stores, and what reports are made of."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.configuration import Configuration
+from tuner.errors import FailureKind
+from tuner.score import Score
+
+TrialState = Literal["measured", "pruned", "infeasible", "failed"]
+"""measured: has a value. pruned: stopped once it could not win. infeasible: the configuration does not start, or
+dies. failed: the box or the client spoilt it; says nothing about the configuration."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no value. `evidence` is the line of the server's log that says it, `log` where to read on."""
+
+    kind: FailureKind | Literal["void"]
+    message: str
+    evidence: str = ""
+    log: str | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a trial cost on the target's clock, seconds; times its GPUs it is GPU-seconds."""
+
+    startup_s: float = 0.0
+    measuring_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial. `value_rps_per_gpu` is the best goodput at a load that holds the SLO, 0 where none does.
+
+    `best` is the probe that gave it, or where no load holds the SLO the one with the highest attainment. `capacity_rps` is
+    G3 (the highest rate without a growing queue), of the server. `attainment` is that of `best`.
+    """
+
+    trial: int
+    configuration: Configuration
+    command: tuple[str, ...]
+    state: TrialState
+    probes: tuple[Score, ...] = ()
+    value_rps_per_gpu: float = 0.0
+    best: Score | None = None
+    capacity_rps: float | None = None
+    failure: Failure | None = None
+    cost: Cost = Cost()
+    note: str = ""
+
+    @property
+    def holds_slo(self) -> bool:
+        """Whether some load met the SLO."""
+        return self.value_rps_per_gpu > 0

@@ -1,0 +1,169 @@
+"""Score: what a probe was worth under an SLO's limits. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.config.slo import Limits
+from tuner.requestlog import RequestLog, Status
+from tuner.requests import FloatArray
+from tuner.target import ClosedLoop, Load
+
+BoolArray = npt.NDArray[np.bool_]
+BATCHES = 10
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Linear-interpolated percentiles of one metric over counted requests, in the metric's unit."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One probe of one server. Rates are the server's (not per GPU), per second of the window.
+
+    `attainment` is good/counted, where every request due in the window counts and a failed one is bad.
+    `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
+    failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
+    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests.
+    """
+
+    load: Load
+    counted: int
+    good: int
+    attainment: float
+    goodput_rps: float
+    request_rps: float
+    throughput_tok_s: float
+    tok_s_per_user: float
+    ttft_s: Percentiles | None
+    itl_s: Percentiles | None
+    tpot_s: Percentiles | None
+    e2e_s: Percentiles | None
+    normalized_s: Percentiles | None
+    missed: Mapping[str, int]
+    batch_attainment: tuple[float, ...]
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Per request (n,), seconds, NaN where not observed. `itl_s` is the request's own limit metric (P99 of its gaps)."""
+
+    ttft_s: FloatArray
+    tpot_s: FloatArray
+    itl_s: FloatArray
+    e2e_s: FloatArray
+    normalized_s: FloatArray
+
+
+def score(log: RequestLog, load: Load, limits: Limits) -> Score:
+    """What `log` was worth at `load` under `limits`."""
+    times = latencies(log, load)
+    counted = log.counted
+    misses = _misses(log, times, limits)
+    bad = np.logical_or.reduce(list(misses.values())) if misses else np.zeros(len(log), dtype=bool)
+    good = counted & ~bad
+    ok = counted & (log.status == Status.OK)
+    n_counted, n_good = int(counted.sum()), int(good.sum())
+    tpot = _percentiles(times.tpot_s[ok])
+    return Score(
+        load=load,
+        counted=n_counted,
+        good=n_good,
+        attainment=n_good / n_counted if n_counted else 0.0,
+        goodput_rps=n_good / log.window_s,
+        request_rps=int(ok.sum()) / log.window_s,
+        throughput_tok_s=_tokens_in_window(log) / log.window_s,
+        tok_s_per_user=1 / tpot.p50 if tpot and tpot.p50 > 0 else 0.0,
+        ttft_s=_percentiles(times.ttft_s[ok]),
+        itl_s=_percentiles(pooled_gaps_s(log, ok)),
+        tpot_s=tpot,
+        e2e_s=_percentiles(times.e2e_s[ok]),
+        normalized_s=_percentiles(times.normalized_s[ok]),
+        missed={name: int((counted & missed).sum()) for name, missed in misses.items()},
+        batch_attainment=_batch_attainment(good[counted]),
+        stopped=log.stopped,
+    )
+
+
+def latencies(log: RequestLog, load: Load) -> Latencies:
+    """Every request's own latencies. The clock starts at the due time; in a closed loop, where nobody queues
+    outside the server, at the send time."""
+    start = log.sent_s if isinstance(load, ClosedLoop) else log.due_s
+    first, last = log.first_s, log.last_s
+    tokens = log.output_tokens.astype(float)
+    several = tokens > 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = np.where(several, (last - first) / np.where(several, tokens - 1, 1), np.nan)
+        normalized = np.where(tokens > 0, (last - start) / tokens, np.nan)
+    return Latencies(first - start, tpot, own_itl_s(log), last - start, normalized)
+
+
+def own_itl_s(log: RequestLog) -> FloatArray:
+    """The nearest-rank P99 of each request's own chunk gaps, (n,); NaN where it has no gap.
+
+    Up to 100 gaps the nearest rank ⌈0.99·n⌉ is n, the maximum.
+    """
+    chunks = np.diff(log.chunk_start)
+    p99 = np.full(len(log), np.nan)
+    gaps = np.diff(log.chunk_s, prepend=0.0)
+    some = np.flatnonzero(chunks > 1)
+    if not len(some):
+        return p99
+    gaps[log.chunk_start[:-1][chunks > 0]] = -np.inf
+    p99[chunks > 0] = np.maximum.reduceat(gaps, log.chunk_start[:-1][chunks > 0])
+    p99[chunks == 1] = np.nan
+    for row in some[chunks[some] > 101]:
+        own = gaps[log.chunk_start[row] + 1 : log.chunk_start[row + 1]]
+        rank = -(-99 * len(own) // 100) - 1
+        p99[row] = np.partition(own, rank)[rank]
+    return p99
+
+
+def pooled_gaps_s(log: RequestLog, rows: BoolArray) -> FloatArray:
+    """The chunk gaps of all `rows` in one array."""
+    gaps = np.diff(log.chunk_s)
+    owner = np.repeat(np.arange(len(log)), np.diff(log.chunk_start))
+    within = (owner[1:] == owner[:-1]) & rows[owner[1:]]
+    return gaps[within]
+
+
+def _misses(log: RequestLog, times: Latencies, limits: Limits) -> dict[str, BoolArray]:
+    """For each limit and for failure, which requests miss it. An unobserved metric is no miss of a healthy request."""
+    misses: dict[str, BoolArray] = {"failed": log.status != Status.OK}
+    ok = ~misses["failed"]
+    for name, limit in limits.present().items():
+        allowed: FloatArray | float = limit
+        if name == "ttft_s":
+            allowed = limit + limits.ttft_s_per_prompt_token * log.prompt_tokens
+        misses[name] = ok & (getattr(times, name) > allowed)
+    return misses
+
+
+def _tokens_in_window(log: RequestLog) -> float:
+    """Output tokens emitted inside the window, whoever's they are; a chunk of a multi-token row counts its share."""
+    chunks = np.diff(log.chunk_start)
+    per_chunk = np.divide(log.output_tokens, chunks, out=np.zeros(len(log)), where=chunks > 0)
+    inside = (log.chunk_s >= log.warmup_s) & (log.chunk_s < log.warmup_s + log.window_s)
+    return float(np.repeat(per_chunk, chunks)[inside].sum())
+
+
+def _batch_attainment(good: BoolArray) -> tuple[float, ...]:
+    if len(good) < 2 * BATCHES:
+        return ()
+    return tuple(float(batch.mean()) for batch in np.array_split(good, BATCHES))
+
+
+def _percentiles(values: FloatArray) -> Percentiles | None:
+    seen = values[~np.isnan(values)]
+    if not len(seen):
+        return None
+    p50, p90, p99 = np.percentile(seen, (50, 90, 99))
+    return Percentiles(float(p50), float(p90), float(p99))
