@@ -54,7 +54,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Per request (n,), seconds, NaN where not observed. `itl_s` is the request's own limit metric (P99 of its gaps)."""
+    """Per request (n,), seconds, NaN where not observed. `itl_s` is the P99 of the request's own gaps."""
 
     ttft_s: FloatArray
     tpot_s: FloatArray
@@ -109,7 +109,7 @@ def latencies(log: RequestLog, load: Load) -> Latencies:
 def own_itl_s(log: RequestLog) -> FloatArray:
     """The nearest-rank P99 of each request's own chunk gaps, (n,); NaN where it has no gap.
 
-    Up to 100 gaps the nearest rank ⌈0.99·n⌉ is n, the maximum.
+    Below 100 gaps the nearest rank ⌈0.99·n⌉ is n: the maximum.
     """
     chunks = np.diff(log.chunk_start)
     p99 = np.full(len(log), np.nan)
@@ -120,7 +120,7 @@ def own_itl_s(log: RequestLog) -> FloatArray:
     gaps[log.chunk_start[:-1][chunks > 0]] = -np.inf
     p99[chunks > 0] = np.maximum.reduceat(gaps, log.chunk_start[:-1][chunks > 0])
     p99[chunks == 1] = np.nan
-    for row in some[chunks[some] > 101]:
+    for row in some[chunks[some] > 100]:
         own = gaps[log.chunk_start[row] + 1 : log.chunk_start[row + 1]]
         rank = -(-99 * len(own) // 100) - 1
         p99[row] = np.partition(own, rank)[rank]
@@ -132,18 +132,16 @@ def pooled_gaps_s(log: RequestLog, rows: BoolArray) -> FloatArray:
     gaps = np.diff(log.chunk_s)
     owner = np.repeat(np.arange(len(log)), np.diff(log.chunk_start))
     within = (owner[1:] == owner[:-1]) & rows[owner[1:]]
-    return gaps[within]
+    return np.asarray(gaps[within], dtype=np.float64)
 
 
 def _misses(log: RequestLog, times: Latencies, limits: Limits) -> dict[str, BoolArray]:
-    """For each limit and for failure, which requests miss it. An unobserved metric is no miss of a healthy request."""
+    """For each limit and for failure, who missed it. An unobserved metric is no miss of a healthy request."""
     misses: dict[str, BoolArray] = {"failed": log.status != Status.OK}
     ok = ~misses["failed"]
     for name, limit in limits.present().items():
-        allowed: FloatArray | float = limit
-        if name == "ttft_s":
-            allowed = limit + limits.ttft_s_per_prompt_token * log.prompt_tokens
-        misses[name] = ok & (getattr(times, name) > allowed)
+        per_token = limits.ttft_s_per_prompt_token if name == "ttft_s" else 0.0
+        misses[name] = ok & (getattr(times, name) > limit + per_token * log.prompt_tokens)
     return misses
 
 

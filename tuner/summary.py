@@ -1,4 +1,4 @@
-"""Summary: what a study concludes, in the shape of its JSON (schema 1). Reports and terminals show only this and outcomes."""
+"""Summary: what a study concludes, in the shape of its JSON (schema 1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
