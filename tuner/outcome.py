@@ -34,7 +34,7 @@ class Cost:
 class Outcome:
     """One trial. `value_rps_per_gpu` is the best goodput at a load that holds the SLO, 0 where none does.
 
-    `best` is the probe that gave it, or where no load holds the SLO the one with the highest attainment. `capacity_rps`
+    `best` is the probe that gave it, or where no load holds the SLO the one of highest attainment. `capacity_rps`
     is G3 (the highest rate without a growing queue), of the server. `attainment` is that of `best`.
     """
 
