@@ -9,7 +9,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """`tokens` token ids drawn from `seed`. Equal segments are equal text, so that prefix caches can hit."""
 

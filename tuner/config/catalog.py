@@ -37,7 +37,7 @@ def load(kind: type[S], name: str) -> S:
 def load_model(name: str) -> Model:
     """A model by our name, a directory with a `config.json`, or a Hugging Face id whose config.json can be had."""
     if name in names(Model):
-        return load(Model, name)
+        return load(Model, name).located()
     directory = Path(name).expanduser()
     if directory.is_dir():
         if not (directory / "config.json").is_file():
@@ -48,7 +48,7 @@ def load_model(name: str) -> Model:
         from tuner.config.hub import config_json_of
 
         return model_from_config_json(name, name, config_json_of(name))
-    return load(Model, name)
+    return load(Model, name).located()
 
 
 def _path(kind: type[Strict], name: str) -> Path:

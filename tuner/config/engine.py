@@ -15,11 +15,14 @@ class DefaultCase(Strict):
 
     value: KnobValue
     cpu: bool | None = None
+    gpus: list[str] | None = None
     min_memory_gib: float | None = None
 
     def holds(self, gpu: Gpu) -> bool:
         """Whether this case is about `gpu`."""
         if self.cpu is not None and self.cpu != gpu.is_cpu:
+            return False
+        if self.gpus is not None and gpu.name not in self.gpus:
             return False
         return self.min_memory_gib is None or gpu.memory_gib >= self.min_memory_gib
 
@@ -30,7 +33,9 @@ class Knob(Strict):
     A `linear` range moves in steps of `step`; a `log2` range has `step` points per doubling. `limits` are what the
     engine accepts; `--knob` may widen the range as far as them. `needs`: what the study must have for the knob to
     exist (`gpu`: real or simulated; `real_text`: a workload of real prompts, or a simulation; `draft`: a trained
-    draft model).
+    draft model). `choice_needs` says the same of single choices, whose flags may hold `<draft.method>` and
+    `<draft.path>`, replaced by the model's draft. `when` names knobs and the values under which this one exists; a
+    knob that is not searched counts with its default.
     """
 
     why: str = Field(min_length=20)
@@ -73,4 +78,5 @@ class EngineSpec(Strict):
     title: str
     source: str
     tuned_versions: str
+    constraints: list[Literal["token-budget-covers-batch"]] = []
     knobs: dict[str, Knob]

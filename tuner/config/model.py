@@ -1,6 +1,7 @@
 """Model: what the tuner must know of a language model, from our own file or from its config.json."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,34 @@ class DraftModel(Strict):
 
 
 class Model(Strict):
-    """A model that can be served. `path` is what the engine is given: a Hugging Face id or a directory."""
+    """A model that can be served. `path` is what the engine is given: a Hugging Face id or a directory.
+
+    `path_variable` is an environment variable that, where set, takes the place of `path`; `made_by` is the command
+    that makes the directory `path`, for models that are not on any hub.
+    """
 
     name: str = ""
     title: str
     source: str = ""
     path: str
+    path_variable: str | None = None
+    made_by: str | None = None
     architecture: Architecture
     draft: DraftModel | None = None
+
+    def located(self) -> "Model":
+        """This model with the `path` that the environment names, if it names one."""
+        path = os.environ.get(self.path_variable, self.path) if self.path_variable else self.path
+        return self.model_copy(update={"path": path})
+
+    def check_servable(self) -> None:
+        """Raises ConfigError if the model is a local directory that is not there: only a real engine needs it."""
+        is_local = self.made_by is not None or self.path.startswith(("/", "./", "../", "~"))
+        if not is_local or (Path(self.path).expanduser() / "config.json").is_file():
+            return
+        make = f"; make it with `{self.made_by} {self.path}`" if self.made_by else ""
+        other = f", or set {self.path_variable} to another directory" if self.path_variable else ""
+        raise ConfigError(f"model '{self.name}': {self.path} is no directory with a config.json{make}{other}")
 
 
 def model_from_config_json(name: str, path: str, config_file: Path) -> Model:

@@ -8,7 +8,7 @@ from tuner.config.strict import Strict
 
 
 class Lengths(Strict):
-    """A distribution of token counts: lognormal through p50 and p90, normal by mean and sd, or fixed."""
+    """Token counts: lognormal through p50 and p90, lognormal of this mean and sd, or fixed; clipped to min and cap."""
 
     p50: float | None = Field(default=None, gt=0)
     p90: float | None = Field(default=None, gt=0)
@@ -40,7 +40,11 @@ class Arrivals(Strict):
 
 
 class SharedPrefix(Strict):
-    """Tokens that several requests share: a system prompt, and documents drawn by a Zipf law."""
+    """Tokens that several requests share: a system prompt, and documents drawn by a Zipf law.
+
+    The system prompt comes on top of the prompt lengths; documents are part of them: as many whole ones as fit, at
+    most `documents_per_request`.
+    """
 
     system_tokens: int = Field(default=0, ge=0)
     documents: int = Field(default=0, ge=0)
@@ -50,7 +54,10 @@ class SharedPrefix(Strict):
 
 
 class Turns(Strict):
-    """Sessions of several turns: each adds tokens to a growing prefix after a pause."""
+    """Sessions of up to `per_session` turns: each adds tokens to a growing prefix after a pause (lognormal, seconds).
+
+    The first turn's tokens are the workload's `prompt`.
+    """
 
     per_session: int = Field(ge=1)
     added_tokens: Lengths
@@ -59,7 +66,11 @@ class Turns(Strict):
 
 
 class Workload(Strict):
-    """A named workload. `acceptance` is the simulated chance that a speculated token is accepted (0–1)."""
+    """A named workload. `acceptance` is the simulated chance that a speculated token is accepted (0–1).
+
+    `prompt` counts tokens beyond `shared.system_tokens`. A session ends before a turn whose prompt and answer would
+    not fit `max_model_len`. `trace` is a file of recorded requests, which takes the place of lengths.
+    """
 
     name: str = ""
     title: str

@@ -1,0 +1,54 @@
+"""What `--workload` takes: a name, a YAML file, a trace, or fixed lengths such as `1024x128`."""
+
+import re
+from pathlib import Path
+
+from tuner.config.catalog import load, names
+from tuner.config.strict import suggestion
+from tuner.config.workload import Arrivals, Lengths, Workload
+from tuner.errors import ConfigError
+from tuner.workload.traces import read_trace
+
+TRACES = (".jsonl", ".json", ".csv")
+
+
+def load_workload(text: str) -> Workload:
+    """The workload that `text` names. Traces are read once here, so that a bad one is told before the study.
+
+    Raises ConfigError.
+    """
+    if text.endswith(TRACES):
+        return _recorded(Path(text).expanduser())
+    fixed = re.fullmatch(r"(\d+)x(\d+)", text)
+    if fixed:
+        return _fixed(text, int(fixed[1]), int(fixed[2]))
+    if text.endswith((".yaml", ".yml")) or text in names(Workload):
+        return load(Workload, text)
+    known = names(Workload)
+    raise ConfigError(
+        f"no workload named '{text}'{suggestion(text, known)}; there is: {', '.join(known)}; "
+        "or a trace (.csv, .jsonl, .json), or fixed lengths such as 1024x128"
+    )
+
+
+def _recorded(path: Path) -> Workload:
+    trace = read_trace(path)
+    return Workload(
+        name=path.stem,
+        title=f"Trace {path.name}",
+        source=f"{path} ({len(trace.prompt_tokens):,} requests)",
+        trace=str(path.resolve()),
+        arrivals=Arrivals(kind="poisson" if trace.arrival_s is None else "trace"),
+    )
+
+
+def _fixed(name: str, prompt: int, output: int) -> Workload:
+    if not prompt or not output:
+        raise ConfigError(f"--workload {name}: both lengths must be at least 1 token")
+    return Workload(
+        name=name,
+        title=f"{prompt} tokens in, {output} out",
+        source="fixed lengths given with --workload",
+        prompt=Lengths(fixed=prompt),
+        output=Lengths(fixed=output),
+    )

@@ -1,0 +1,142 @@
+"""Recorded traffic: Azure and BurstGPT CSV, Mooncake JSONL and ShareGPT JSON become one kind of trace."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from tuner.errors import ConfigError
+from tuner.requests import FloatArray, IntArray
+
+ROWS_AT_MOST = 200_000
+"""Longer traces are read up to here: the 2024 Azure week has 27 million rows."""
+BATCH_S = 3.0
+"""Mooncake's clock: all requests of three seconds carry one time stamp."""
+CHARACTERS_PER_TOKEN = 4
+"""ShareGPT holds text, not tokens: about what English takes with today's vocabularies."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """n recorded requests in order of arrival. `arrival_s` (n,) is None where the file has no times.
+
+    `blocks[i]` are the content hashes of the prompt's blocks of 512 tokens (the last may be shorter); None where
+    the file says nothing about content.
+    """
+
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+    arrival_s: FloatArray | None = None
+    blocks: tuple[tuple[int, ...], ...] | None = None
+
+
+Row = tuple[float, int, int]
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace in `path`, whose format is known by its content. Raises ConfigError."""
+    try:
+        return _read(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _changed_ns: int) -> Trace:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            trace = _reader(first)(file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a trace this program knows ({error}); {_KNOWN}") from error
+    if not len(trace.prompt_tokens):
+        raise ConfigError(f"{path}: no request with both a prompt and an answer; {_KNOWN}")
+    return trace
+
+
+_KNOWN = (
+    "known are Azure CSV (TIMESTAMP,ContextTokens,GeneratedTokens), BurstGPT CSV (Timestamp,Model,Request tokens,"
+    "Response tokens,...), Mooncake JSONL (timestamp, input_length, output_length, hash_ids) and ShareGPT JSON"
+)
+
+
+def _reader(first_line: str) -> Callable[[TextIO], Trace]:
+    if "ContextTokens" in first_line:
+        return _azure
+    if "Request tokens" in first_line:
+        return _burstgpt
+    if "input_length" in first_line:
+        return _mooncake
+    if first_line.lstrip().startswith("["):
+        return _sharegpt
+    raise ValueError("its first line fits none")
+
+
+def _azure(file: TextIO) -> Trace:
+    return _timed(
+        (datetime.fromisoformat(row["TIMESTAMP"]).timestamp(), int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+        for row in csv.DictReader(file)
+    )
+
+
+def _burstgpt(file: TextIO) -> Trace:
+    """Rows without an answer are failed requests of the recorded service: they are left out."""
+    return _timed(
+        (float(row["Timestamp"]), int(row["Request tokens"]), int(row["Response tokens"]))
+        for row in csv.DictReader(file)
+    )
+
+
+def _timed(rows: Iterable[Row]) -> Trace:
+    kept = sorted(row for row in islice(rows, ROWS_AT_MOST) if row[1] > 0 and row[2] > 0)
+    times, prompts, outputs = zip(*kept, strict=True) if kept else ((), (), ())
+    arrival_s = np.array(times, dtype=np.float64)
+    return Trace(_counts(prompts), _counts(outputs), arrival_s - arrival_s[:1].sum())
+
+
+def _mooncake(file: TextIO) -> Trace:
+    lines = (json.loads(line) for line in islice(file, ROWS_AT_MOST) if line.strip())
+    rows = [row for row in lines if row["input_length"] > 0 and row["output_length"] > 0]
+    rows.sort(key=lambda row: row["timestamp"])
+    return Trace(
+        _counts(row["input_length"] for row in rows),
+        _counts(row["output_length"] for row in rows),
+        _spread(np.array([row["timestamp"] / 1e3 for row in rows])),
+        tuple(tuple(row["hash_ids"]) for row in rows),
+    )
+
+
+def _spread(stamps_s: FloatArray) -> FloatArray:
+    """Times in which requests of one stamp come evenly over the batch that begins with it."""
+    _, start, size = np.unique(stamps_s, return_index=True, return_counts=True)
+    place = np.arange(len(stamps_s)) - np.repeat(start, size)
+    spread: FloatArray = stamps_s + place * BATCH_S / np.repeat(size, size)
+    return spread
+
+
+def _sharegpt(file: TextIO) -> Trace:
+    pairs = list(islice(_first_exchanges(json.load(file)), ROWS_AT_MOST))
+    return Trace(_counts(_tokens(asked) for asked, _ in pairs), _counts(_tokens(said) for _, said in pairs))
+
+
+def _first_exchanges(conversations: list[Any]) -> Iterator[tuple[str, str]]:
+    for conversation in conversations:
+        said = [turn["value"] for turn in conversation["conversations"][:2]]
+        if len(said) == 2 and all(said):
+            yield said[0], said[1]
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
+
+
+def _counts(tokens: Iterable[int]) -> IntArray:
+    return np.fromiter(tokens, dtype=np.int64)
