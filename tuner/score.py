@@ -66,10 +66,10 @@ class Latencies:
 def score(log: RequestLog, load: Load, limits: Limits) -> Score:
     """What `log` was worth at `load` under `limits`."""
     times = latencies(log, load)
-    counted = log.counted
+    # A probe stopped early is judged by the requests that had ended; one that ran on has none unfollowed.
+    counted = log.counted & (log.status != Status.UNFOLLOWED) if log.stopped else log.counted
     misses = _misses(log, times, limits)
-    bad = np.logical_or.reduce(list(misses.values())) if misses else np.zeros(len(log), dtype=bool)
-    good = counted & ~bad
+    good = counted & ~np.logical_or.reduce(list(misses.values()))
     ok = counted & (log.status == Status.OK)
     n_counted, n_good = int(counted.sum()), int(good.sum())
     tpot = _percentiles(times.tpot_s[ok])
@@ -91,6 +91,11 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         batch_attainment=_batch_attainment(good[counted]),
         stopped=log.stopped,
     )
+
+
+def bad_requests(log: RequestLog, load: Load, limits: Limits) -> BoolArray:
+    """Which requests failed or missed a limit, (n,)."""
+    return np.asarray(np.logical_or.reduce(list(_misses(log, latencies(log, load), limits).values())))
 
 
 def latencies(log: RequestLog, load: Load) -> Latencies:

@@ -1,11 +1,11 @@
 """Plan: all that a study was asked to do, resolved and checked before a GPU is touched. A frozen value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tuner.config.engine import EngineSpec, Knob
+from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.config.slo import Slo
@@ -30,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study does. `spaces` holds, per engine, the knobs that are searched, narrowed by `--knob`.
+    """What a study does. `asked_knobs` are the `--knob`s: knob name → `256..8192`, `a,b` or one value.
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` are handed to the engine as they are (`--set`). `executables` overrides where an engine is found.
@@ -40,16 +40,16 @@ class Plan:
     slo: Slo
     workload: Workload
     engines: tuple[EngineSpec, ...]
-    spaces: Mapping[str, Mapping[str, Knob]]
     box: Box
     out: Path
     seed: int = 0
+    asked_knobs: Mapping[str, str] = field(default_factory=dict)
     trials: int | None = None
     budget_s: float | None = None
     sampler: str = "tpe"
     storage: str | None = None
     extra_flags: tuple[str, ...] = ()
-    executables: Mapping[str, str] | None = None
+    executables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def study(self) -> str:

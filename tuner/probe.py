@@ -1,0 +1,109 @@
+"""Probe: the workload replayed once at one load, scored, and stopped early when it cannot matter any more."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from tuner.config.slo import Slo
+from tuner.config.workload import Workload
+from tuner.requestlog import RequestLog, Status
+from tuner.requests import Requests
+from tuner.score import Score, bad_requests, score
+from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
+from tuner.workload.build import build
+
+IDLE_REQUESTS = 12
+# A probe is stopped when so many times the allowed share of its requests is bad already, and at least so many.
+HOPELESS_FACTOR = 3.0
+HOPELESS_LEAST = 10
+
+ProbeStage = Literal["idle", "search", "confirm"]
+Watcher = Callable[[Load, float, RequestLog], None]
+"""Is shown a running probe: its load, how much of its window is done (0–1) and the log so far."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished probe with its raw timings."""
+
+    stage: ProbeStage
+    replicate: int
+    score: Score
+    log: RequestLog
+
+
+@dataclass
+class Prober:
+    """Measures one warm server under one workload and SLO, and keeps every raw log."""
+
+    target: Target
+    workload: Workload
+    slo: Slo
+    seed: int
+    stage: ProbeStage = "search"
+    replicate: int = 0
+    watcher: Watcher | None = None
+    idle_e2e_s: float = 1.0
+    recorded: list[Recorded] = field(default_factory=list)
+
+    def idle(self) -> Score:
+        """One request at a time: what the server does when nobody else is there."""
+        requests = build(self.workload, self.seed, IDLE_REQUESTS)
+        window = Window(0.0, IDLE_REQUESTS * self.slo.timeout_s, self.slo.timeout_s)
+        found = self._replay(requests, ClosedLoop(1), window, "idle")
+        if found.e2e_s:
+            self.idle_e2e_s = max(found.e2e_s.p50, 1e-3)
+        return found
+
+    def measure(self, load: Load, counted: int) -> Score:
+        """The score at `load` with about `counted` requests in the window."""
+        measure_s = counted / load.rate_rps if isinstance(load, OpenLoop) else self.slo.window_s
+        return self.measure_for(load, measure_s)
+
+    def measure_for(self, load: Load, measure_s: float) -> Score:
+        """The score at `load` over a window of `measure_s` seconds."""
+        window = Window(self.slo.warmup_s, measure_s, self.slo.timeout_s)
+        requests = build(self.workload, self.seed, self._enough(load, window))
+        return self._replay(requests, load, window, self.stage)
+
+    def all_at_once(self, count: int) -> Score:
+        """Offline: `count` requests offered together; the window is the time until the last has ended."""
+        requests = build(self.workload, self.seed, count)
+        window = Window(0.0, count * self.slo.timeout_s, count * self.slo.timeout_s)
+        return self._replay(requests, ClosedLoop(count), window, self.stage)
+
+    def _replay(self, requests: Requests, load: Load, window: Window, stage: ProbeStage) -> Score:
+        self.target.reset_cache()
+        log = self.target.replay(requests, load, window, lambda seen: self._look(seen, load, window))
+        if window.end_s > log.ended_s:
+            log = _closed_at_its_end(log)
+        found = score(log, load, self.slo.limits)
+        self.recorded.append(Recorded(stage, self.replicate, found, log))
+        return found
+
+    def _enough(self, load: Load, window: Window) -> int:
+        """Requests that fill the window and the tail behind it, until the last counted one may have timed out."""
+        horizon_s = window.end_s + window.timeout_s
+        if isinstance(load, OpenLoop):
+            return int(load.rate_rps * horizon_s * 1.2) + 50
+        return int(load.users * (2 + horizon_s / self.idle_e2e_s))
+
+    def _look(self, log: RequestLog, load: Load, window: Window) -> str | None:
+        if self.watcher:
+            done_frac = min(max((log.ended_s - window.warmup_s) / window.measure_s, 0.0), 1.0)
+            self.watcher(load, done_frac, log)
+        if self.slo.attainment <= 0 or not isinstance(load, OpenLoop):
+            return None
+        expected = load.rate_rps * window.measure_s
+        tolerated = max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - self.slo.attainment) * expected)
+        resolved = log.counted & (log.status != Status.UNFOLLOWED)
+        bad = int((bad_requests(log, load, self.slo.limits) & resolved).sum())
+        return f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated else None
+
+
+def _closed_at_its_end(log: RequestLog) -> RequestLog:
+    """The same log with a window that ends with the probe, for probes that ended before their window did."""
+    ended_s = float(np.nanmax(log.ended_at_s)) if len(log) and not np.isnan(log.ended_at_s).all() else log.ended_s
+    return replace(log, window_s=max(min(ended_s, log.ended_s) - log.warmup_s, 1e-3))

@@ -1,0 +1,59 @@
+"""Raw log: the request-by-request timings of a trial's probes, as one parquet file.
+
+Served probes keep the time of every chunk. Those of a study in virtual time can be had again from the plan and its
+seed, so there only the request's own P99 gap is kept, which is what limits are about.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tuner.probe import Recorded
+from tuner.requestlog import Status
+from tuner.score import own_itl_s
+from tuner.target import Load, OpenLoop
+
+
+def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool) -> None:
+    """`requests.parquet`: one row for each request of each probe. Times are seconds since the probe began."""
+    if not probes:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tables = [_table(number, probe, with_chunks) for number, probe in enumerate(probes)]
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
+    partial.replace(path)
+
+
+def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
+    log, n = probe.log, len(probe.log)
+    rate_rps, users = _level(probe.score.load)
+    columns: dict[str, pa.Array] = {
+        "probe": pa.array(np.full(n, number, dtype=np.int16)),
+        "stage": pa.array([probe.stage] * n).dictionary_encode(),
+        "replicate": pa.array(np.full(n, probe.replicate, dtype=np.int16)),
+        "rate_rps": pa.array([rate_rps] * n, type=pa.float64()),
+        "users": pa.array([users] * n, type=pa.int32()),
+        "request": pa.array(log.request.astype(np.int32)),
+        "counted": pa.array(log.counted),
+        "status": pa.array([Status(int(code)).name.lower() for code in log.status]).dictionary_encode(),
+        "due_s": pa.array(log.due_s),
+        "sent_s": pa.array(log.sent_s),
+        "first_s": pa.array(log.first_s),
+        "last_s": pa.array(log.last_s),
+        "ended_at_s": pa.array(log.ended_at_s),
+        "prompt_tokens": pa.array(log.prompt_tokens.astype(np.int32)),
+        "output_tokens": pa.array(log.output_tokens.astype(np.int32)),
+        "wanted_tokens": pa.array(log.wanted_tokens.astype(np.int32)),
+        "itl_p99_s": pa.array(own_itl_s(log)),
+    }
+    if with_chunks:
+        columns["chunk_s"] = pa.ListArray.from_arrays(log.chunk_start.astype(np.int32), pa.array(log.chunk_s))
+    return pa.table(columns)
+
+
+def _level(load: Load) -> tuple[float | None, int | None]:
+    return (load.rate_rps, None) if isinstance(load, OpenLoop) else (None, load.users)

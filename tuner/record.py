@@ -1,0 +1,203 @@
+"""Record: what a study writes into its folder, and how it is read again.
+
+    plan.yaml  study.db  summary.json  trials.csv  report.html  finalists.jsonl
+    trials/0007/{outcome.json, requests.parquet, server.log}
+
+Files are moved into place when complete, so that a crash leaves a whole file or none.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+import tuner
+from tuner.config.plan import Plan
+from tuner.errors import BoxUnusable, ConfigError
+from tuner.outcome import Outcome
+from tuner.score import Score
+from tuner.summary import SCHEMA, Summary
+
+_OUTCOME = TypeAdapter(Outcome)
+_SUMMARY = TypeAdapter(Summary)
+
+
+@dataclass(frozen=True)
+class FinalistRun:
+    """One window of one finalist: `replicate` is the seed's number, `rate` its level (req/s or users)."""
+
+    trial: int
+    replicate: int
+    rate: float
+    score: Score
+
+
+_RUN = TypeAdapter(FinalistRun)
+
+
+def trial_folder(study: Path, trial: int) -> Path:
+    """Where everything about one trial lies."""
+    return study / "trials" / f"{trial:04d}"
+
+
+def prepare(study: Path, *, resume: bool) -> None:
+    """Make the study's folder. Raises ConfigError if there is a study already, BoxUnusable if it cannot be written."""
+    if (study / "plan.yaml").exists() and not resume:
+        raise ConfigError(
+            f"{study}: there is a study here already; add --resume to go on with it, or give another --out"
+        )
+    if resume and not (study / "plan.yaml").exists():
+        raise ConfigError(f"{study}: no study here to resume; leave --resume out to start one")
+    try:
+        (study / "trials").mkdir(parents=True, exist_ok=True)
+        probe = study / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise BoxUnusable(f"{study}: the study's folder cannot be written: {error.strerror}") from error
+
+
+def write_plan(plan: Plan) -> None:
+    """`plan.yaml`: the plan with every name resolved, and the versions it was made with."""
+    _replace(plan.out / "plan.yaml", yaml.safe_dump(plan_as_data(plan), sort_keys=False, allow_unicode=True))
+
+
+def check_same_plan(plan: Plan) -> None:
+    """Raises ConfigError if the folder's study was asked something else than `plan`."""
+    stored = yaml.safe_load((plan.out / "plan.yaml").read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(plan_as_data(plan)))
+    for key in ("model", "slo", "workload", "engines", "box", "seed", "sampler", "extra_flags", "asked_knobs"):
+        if stored.get(key) != wanted[key]:
+            raise ConfigError(
+                f"{plan.out}/plan.yaml: this study was started with another {key}; "
+                "resume it with the options it was started with, or give another --out"
+            )
+
+
+def plan_as_data(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "study": plan.study,
+        "goodtune": tuner.__version__,
+        "python": platform.python_version(),
+        "seed": plan.seed,
+        "model": plan.model.model_dump(mode="json"),
+        "slo": plan.slo.model_dump(mode="json"),
+        "workload": plan.workload.model_dump(mode="json"),
+        "engines": {engine.name: engine.tuned_versions for engine in plan.engines},
+        "asked_knobs": dict(plan.asked_knobs),
+        "box": {
+            "gpu": plan.box.gpu.model_dump(mode="json"),
+            "gpus": list(plan.box.gpus),
+            "simulation": plan.box.simulation,
+        },
+        "trials": plan.trials,
+        "budget_s": plan.budget_s,
+        "sampler": plan.sampler,
+        "extra_flags": list(plan.extra_flags),
+        "executables": dict(plan.executables),
+    }
+
+
+def write_outcome(study: Path, outcome: Outcome) -> None:
+    """`outcome.json` of one trial."""
+    folder = trial_folder(study, outcome.trial)
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "outcome.json", _OUTCOME.dump_json(outcome, indent=1).decode())
+
+
+def read_outcome(study: Path, trial: int) -> Outcome | None:
+    """The outcome of one trial, None if it has none yet."""
+    path = trial_folder(study, trial) / "outcome.json"
+    return _OUTCOME.validate_json(path.read_bytes()) if path.exists() else None
+
+
+def read_outcomes(study: Path) -> list[Outcome]:
+    """Every finished trial, by number."""
+    return [_OUTCOME.validate_json(path.read_bytes()) for path in sorted(study.glob("trials/*/outcome.json"))]
+
+
+def append_run(study: Path, run: FinalistRun) -> None:
+    """Add one finalist's window to `finalists.jsonl`; it is on disk when this returns."""
+    with (study / "finalists.jsonl").open("ab") as file:
+        file.write(_RUN.dump_json(run) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_runs(study: Path) -> list[FinalistRun]:
+    """The finalists' windows measured so far; a line cut off by a crash is left out."""
+    return list(_whole_runs(study / "finalists.jsonl"))
+
+
+def write_summary(study: Path, summary: Summary) -> None:
+    """`summary.json`."""
+    _replace(study / "summary.json", json.dumps(summary_as_data(summary), indent=1, ensure_ascii=False) + "\n")
+
+
+def summary_as_data(summary: Summary) -> dict[str, Any]:
+    """The JSON object of CLI.md."""
+    return {"schema": SCHEMA, **_SUMMARY.dump_python(summary, mode="json")}
+
+
+def read_summary(study: Path) -> Summary:
+    """The summary in a study's folder. Raises ConfigError if there is none."""
+    path = study / "summary.json"
+    if not path.exists():
+        raise ConfigError(f"{study}: no summary.json here; give the folder of a study")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("schema", None)
+    return _SUMMARY.validate_python(content)
+
+
+def write_trials_csv(study: Path, outcomes: Sequence[Outcome]) -> None:
+    """`trials.csv`: one row a trial, the knobs as columns."""
+    import pandas as pd
+
+    rows = [_row(outcome) for outcome in outcomes]
+    path = study / "trials.csv"
+    pd.DataFrame(rows).to_csv(path.with_suffix(".tmp"), index=False)
+    path.with_suffix(".tmp").replace(path)
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    best = outcome.best
+    return {
+        "trial": outcome.trial,
+        "engine": outcome.configuration.engine,
+        "state": outcome.state,
+        "goodput_rps_per_gpu": outcome.value_rps_per_gpu if outcome.state == "measured" else None,
+        "attainment": best.attainment if best else None,
+        "throughput_tok_s": best.throughput_tok_s if best else None,
+        "ttft_p99_s": best.ttft_s.p99 if best and best.ttft_s else None,
+        "tpot_p99_s": best.tpot_s.p99 if best and best.tpot_s else None,
+        "gpus": outcome.configuration.gpus,
+        "probes": len(outcome.probes),
+        "startup_s": outcome.cost.startup_s,
+        "measuring_s": outcome.cost.measuring_s,
+        "failure": outcome.failure.kind if outcome.failure else None,
+        **outcome.configuration.knobs,
+    }
+
+
+def _whole_runs(path: Path) -> Iterator[FinalistRun]:
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            yield _RUN.validate_json(line)
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

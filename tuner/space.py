@@ -1,0 +1,245 @@
+"""Space: which knobs a study may turn, and what is a possible configuration. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.config.engine import EngineSpec, Knob, KnobValue
+from tuner.config.gpu import Gpu
+from tuner.config.model import Model
+from tuner.config.strict import suggestion
+from tuner.configuration import Configuration
+from tuner.errors import ConfigError
+
+GIB = 2**30
+# Room beside the weights without which no engine starts: activations, CUDA graphs and a little KV cache.
+LEAST_SPARE_GIB = 4.0
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What decides which knobs exist: the model, the device, how many of it, and whether prompts are real text."""
+
+    model: Model
+    gpu: Gpu
+    gpus: int
+    simulated: bool
+    real_text: bool
+
+
+@dataclass(frozen=True)
+class Space:
+    """The searched knobs of one engine: `values` holds what each may take, in order; `default` what the engine does.
+
+    A knob that may take a single value is fixed: it is in `values` too, and holds for the default as well.
+    """
+
+    engine: EngineSpec
+    values: Mapping[str, tuple[KnobValue, ...]]
+    default: Configuration
+
+    @property
+    def size(self) -> int:
+        """How many combinations there are, impossible ones included."""
+        size = 1
+        for allowed in self.values.values():
+            size *= len(allowed)
+        return size
+
+
+def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> Space:
+    """The space of `engine` under `here`, narrowed by `asked` (knob name → `256..8192`, `a,b` or one value).
+
+    Raises ConfigError for an unknown knob, an empty range, or one outside what the engine accepts.
+    """
+    for name in asked:
+        if name not in engine.knobs:
+            hint = suggestion(name, engine.knobs)
+            raise ConfigError(
+                f"--knob {name}: {engine.title} has no such knob{hint}; it has: {', '.join(engine.knobs)}"
+            )
+    values = {
+        name: _values(engine, name, asked.get(name), here)
+        for name, knob in engine.knobs.items()
+        if name in asked or _is_searched(knob, here)
+    }
+    values = {name: allowed for name, allowed in values.items() if allowed}
+    return Space(engine, values, _default(engine, values, here))
+
+
+def configuration(space: Space, chosen: Mapping[str, KnobValue]) -> Configuration:
+    """The configuration that `chosen` means: fixed knobs added, those whose condition does not hold left out."""
+    complete = {name: allowed[0] for name, allowed in space.values.items() if len(allowed) == 1} | dict(chosen)
+    return Configuration(space.engine.name, _applicable(space.engine, complete))
+
+
+def repaired(chosen: Mapping[str, KnobValue], space: Space) -> dict[str, KnobValue]:
+    """`chosen` moved to the nearest allowed values and inside the arithmetic the engines demand."""
+    snapped = {name: _nearest(value, space.values[name]) for name, value in chosen.items()}
+    if "token-budget-covers-batch" in space.engine.constraints:
+        _cover_batch(snapped, space)
+    return snapped
+
+
+def grid(knob: Knob) -> tuple[KnobValue, ...]:
+    """Every value of `knob` in its search range, ascending; or its choices in the file's order."""
+    if knob.choices is not None:
+        return tuple(knob.choices)
+    assert knob.range is not None
+    low, high = knob.range
+    points = _log2_points(low, high, knob.step) if knob.scale == "log2" else _linear_points(low, high, knob.step)
+    if all(float(point).is_integer() for point in (*points, knob.step)):
+        return tuple(int(point) for point in points)
+    return tuple(points)
+
+
+def smallest_tp(model: Model, gpu: Gpu, gpus: int) -> int:
+    """The least number of GPUs (a power of two) whose memory holds the weights and that can share the heads.
+
+    Raises ConfigError if the box is too small.
+    """
+    weights_gib = model.architecture.parameters * model.architecture.weight_bytes / GIB
+    for tp in (1, 2, 4, 8):
+        if (
+            tp <= gpus
+            and model.architecture.divides(tp)
+            and weights_gib / tp + LEAST_SPARE_GIB <= 0.9 * gpu.memory_gib
+        ):
+            return tp
+    raise ConfigError(
+        f"{model.title}: its weights ({weights_gib:.0f} GiB) do not fit on {gpus} × {gpu.title} "
+        f"({gpu.memory_gib:.0f} GiB each); give more --gpus, a larger --gpu, or a smaller model"
+    )
+
+
+def _is_searched(knob: Knob, here: Circumstances) -> bool:
+    return not knob.only_if_asked and not knob.changes_answers and _needs_met(knob.needs, here)
+
+
+def _needs_met(needs: Sequence[str], here: Circumstances) -> bool:
+    met = {
+        "gpu": not here.gpu.is_cpu,
+        "real_text": here.simulated or here.real_text,
+        "draft": here.model.draft is not None,
+    }
+    return all(met[need] for need in needs)
+
+
+def _values(engine: EngineSpec, name: str, asked: str | None, here: Circumstances) -> tuple[KnobValue, ...]:
+    knob = engine.knobs[name]
+    allowed = grid(knob) if asked is None else _narrowed(name, knob, asked)
+    possible = tuple(value for value in allowed if _is_possible(name, knob, value, here))
+    if asked is not None and not possible:
+        raise ConfigError(f"--knob {name}={asked}: impossible here: {_impossible(name, here)}")
+    return possible
+
+
+def _is_possible(name: str, knob: Knob, value: KnobValue, here: Circumstances) -> bool:
+    if not _needs_met(knob.choice_needs.get(str(value), []), here):
+        return False
+    if name == "tp":
+        tp = int(value)
+        return smallest_tp(here.model, here.gpu, here.gpus) <= tp <= here.gpus and here.model.architecture.divides(tp)
+    return not (name in {"pp", "dp"} and int(value) > here.gpus)
+
+
+def _impossible(name: str, here: Circumstances) -> str:
+    if name in {"tp", "pp", "dp"}:
+        heads = here.model.architecture.heads
+        return f"{here.model.title} ({heads} heads) on {here.gpus} × {here.gpu.title} can have tp " + ", ".join(
+            str(tp) for tp in (1, 2, 4, 8) if tp <= here.gpus and here.model.architecture.divides(tp)
+        )
+    return "the model or the box has not what these choices need (a draft model, a GPU)"
+
+
+def _narrowed(name: str, knob: Knob, asked: str) -> tuple[KnobValue, ...]:
+    if knob.choices is not None:
+        wanted = tuple(asked.split(","))
+        unknown = [value for value in wanted if value not in knob.choices]
+        if unknown:
+            raise ConfigError(f"--knob {name}={asked}: no choice '{unknown[0]}'; allowed: {', '.join(knob.choices)}")
+        return wanted
+    low, high = _bounds(name, knob, asked)
+    limits = knob.limits or knob.range or (low, high)
+    if low < limits[0] or high > limits[1]:
+        raise ConfigError(f"--knob {name}={asked}: outside what the engine accepts, {limits[0]:g}..{limits[1]:g}")
+    if ".." in asked:
+        return grid(knob.model_copy(update={"range": (low, high)}))
+    exact = tuple(_number(name, part) for part in asked.split(","))
+    return tuple(sorted(int(value) if value.is_integer() else value for value in exact))
+
+
+def _bounds(name: str, knob: Knob, asked: str) -> tuple[float, float]:
+    if ".." not in asked:
+        numbers = [_number(name, part) for part in asked.split(",")]
+        return min(numbers), max(numbers)
+    left, _, right = asked.partition("..")
+    low, high = _number(name, left), _number(name, right)
+    if low > high:
+        raise ConfigError(f"--knob {name}={asked}: {left} is above {right}; write the smaller bound first")
+    return low, high
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"--knob {name}: '{text}' is no number; write 256..8192, 512,1024 or 512") from error
+
+
+def _default(engine: EngineSpec, values: Mapping[str, tuple[KnobValue, ...]], here: Circumstances) -> Configuration:
+    """The engine's own defaults; knobs that were fixed by the user are given, not searched, so they hold here too."""
+    knobs: dict[str, KnobValue] = {}
+    for name, knob in engine.knobs.items():
+        if name not in values:
+            continue
+        default = knob.default_on(here.gpu)
+        if default == "smallest-that-fits":
+            default = smallest_tp(here.model, here.gpu, here.gpus)
+        knobs[name] = values[name][0] if len(values[name]) == 1 else default
+    return Configuration(engine.name, _applicable(engine, knobs), is_default=True)
+
+
+def _applicable(engine: EngineSpec, chosen: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+    """`chosen` in the order of the file, without the knobs whose condition does not hold."""
+    kept: dict[str, KnobValue] = {}
+    for name, knob in engine.knobs.items():
+        if name in chosen and all(kept.get(other) in wanted for other, wanted in knob.when.items()):
+            kept[name] = chosen[name]
+    return kept
+
+
+def _nearest(value: KnobValue, allowed: tuple[KnobValue, ...]) -> KnobValue:
+    if value in allowed:
+        return value
+    numbers = [option for option in allowed if isinstance(option, int | float)]
+    if isinstance(value, int | float) and numbers:
+        return min(numbers, key=lambda option: abs(option - value))
+    return allowed[0]
+
+
+def _cover_batch(chosen: dict[str, KnobValue], space: Space) -> None:
+    """vLLM refuses a token budget below the batch size: raise the budget, or where it cannot rise lower the batch."""
+    budget, batch = chosen.get("token_budget"), chosen.get("max_batch_size")
+    if not isinstance(budget, int) or not isinstance(batch, int) or budget >= batch:
+        return
+    large_enough = [value for value in space.values["token_budget"] if isinstance(value, int) and value >= batch]
+    small_enough = [value for value in space.values["max_batch_size"] if isinstance(value, int) and value <= budget]
+    if large_enough:
+        chosen["token_budget"] = large_enough[0]
+    elif small_enough:
+        chosen["max_batch_size"] = small_enough[-1]
+
+
+def _linear_points(low: float, high: float, step: float) -> list[float]:
+    count = int((high - low) / step + 1e-9) + 1
+    return [round(low + i * step, 10) for i in range(count)]
+
+
+def _log2_points(low: float, high: float, per_doubling: float) -> list[float]:
+    """`per_doubling` evenly spaced values in each octave above a power of two: 256, 384, 512, 768 … for 2."""
+    points = {low, high}
+    octave = 1.0
+    while octave <= high:
+        points |= {octave * (1 + i / per_doubling) for i in range(int(per_doubling))}
+        octave *= 2
+    return sorted(point for point in points if low <= point <= high)
