@@ -1,0 +1,143 @@
+"""Answer: the bytes of one streamed completion, read into token times and a status. Pure."""
+
+import json
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tuner.load.wire import Ended, Ending
+from tuner.requestlog import Status
+from tuner.requests import FloatArray
+
+KEPT_TEXT_BYTES = 400
+COMPLETE = ("length", "stop")
+
+
+@dataclass
+class Answer:
+    """One streamed answer, as far as it has come.
+
+    `chunk_s` holds the times of chunks that bear tokens, or may: `proven` is 1 where text or token ids came, 0 where
+    a completion's text was empty and nothing else was said. `usage` is the server's count, None while unsaid.
+    """
+
+    chunk_s: "array[float]" = field(default_factory=lambda: array("d"))
+    proven: bytearray = field(default_factory=bytearray)
+    finish: str | None = None
+    usage: int | None = None
+    is_done: bool = False
+    error: str = ""
+    plain: bytes = b""
+    _line: bytes = b""
+
+    def read(self, at_s: float, data: bytes) -> None:
+        """Take the next bytes of the body. Lines may be split anywhere; a chunk counts when its line is complete."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._take(at_s, line.rstrip(b"\r"))
+
+    def token_s(self) -> FloatArray:
+        """Times of the token-bearing chunks.
+
+        An empty text whose server does not return token ids is a token as long as the usage record has tokens to
+        spare for it; where no chunk at all had text, it is not.
+        """
+        times = np.array(self.chunk_s, dtype=np.float64)
+        proven = np.frombuffer(bytes(self.proven), dtype=np.bool_)
+        certain = int(proven.sum())
+        spare = (self.usage or 0) - certain if certain else 0
+        return times[proven | (np.cumsum(~proven) <= spare)]
+
+    def _take(self, at_s: float, line: bytes) -> None:
+        if not line.startswith(b"data:"):
+            if len(self.plain) < KEPT_TEXT_BYTES:
+                self.plain += line
+            return
+        payload = line[5:].strip()
+        if payload == b"[DONE]":
+            self.is_done = True
+            return
+        try:
+            chunk = json.loads(payload)
+        except ValueError:
+            self.error = self.error or f"a chunk is not JSON: {payload[:80]!r}"
+            return
+        if isinstance(chunk, dict):
+            self._take_chunk(at_s, chunk)
+
+    def _take_chunk(self, at_s: float, chunk: dict[str, Any]) -> None:
+        if chunk.get("error"):
+            self.error = self.error or _error_text(chunk)
+        usage = chunk.get("usage")
+        if usage:
+            self.usage = usage.get("completion_tokens", self.usage)
+        for choice in chunk.get("choices") or ():
+            self.finish = choice.get("finish_reason") or self.finish
+            bears = _bears_tokens(choice)
+            if bears is not False:
+                self.chunk_s.append(at_s)
+                self.proven.append(bears is True)
+
+
+def judge(answer: Answer, ended: Ended | None, wanted_tokens: int) -> tuple[Status, str]:
+    """How a request ended, and in words what was wrong ('' where nothing was). `ended` None: it is still running.
+
+    A complete answer is OK however its connection was closed. A stream that ended cleanly with fewer tokens than
+    were asked for, as vLLM's do when it is told to stop (`finish_reason` "abort"), is TRUNCATED.
+    """
+    if answer.is_done and not answer.error and answer.finish in COMPLETE and answer.usage == wanted_tokens:
+        has_tokens = len(answer.token_s()) > 0
+        return (Status.OK, "") if has_tokens else (Status.EMPTY, "an answer without a token")
+    if ended is None or ended.how is Ending.CANCELLED:
+        return Status.UNFOLLOWED, ""
+    if ended.how is Ending.TIMED_OUT:
+        return Status.TIMED_OUT, ""
+    failure = _failure(answer, ended)
+    if failure:
+        return Status.FAILED, failure
+    if not len(answer.token_s()):
+        return Status.EMPTY, f"an answer without a token {answer.plain[:80].decode(errors='replace')}".rstrip()
+    return Status.TRUNCATED, _what_lacks(answer, wanted_tokens)
+
+
+def _failure(answer: Answer, ended: Ended) -> str:
+    if ended.how is Ending.BROKE:
+        return ended.reason
+    if ended.http_status != 200:
+        text = answer.plain + answer._line
+        return f"HTTP {ended.http_status}: {_plain_error(text[:KEPT_TEXT_BYTES])}".rstrip(": ")
+    return answer.error
+
+
+def _what_lacks(answer: Answer, wanted_tokens: int) -> str:
+    if answer.usage is None:
+        return "the stream ended without a usage record"
+    if answer.usage != wanted_tokens:
+        return f"finish_reason {answer.finish!r} with a wrong number of tokens"
+    return f"finish_reason {answer.finish!r}" if answer.is_done else "the stream ended without [DONE]"
+
+
+def _bears_tokens(choice: dict[str, Any]) -> bool | None:
+    """Whether a choice bears tokens; None where only the usage record can tell."""
+    delta = choice.get("delta") or {}
+    if choice.get("text") or any(delta.get(key) for key in ("content", "reasoning_content", "reasoning")):
+        return True
+    ids = choice.get("token_ids")
+    if ids is not None:
+        return bool(ids)
+    return None if "text" in choice else False
+
+
+def _plain_error(text: bytes) -> str:
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace").strip()
+    return _error_text(body) if isinstance(body, dict) else str(body)
+
+
+def _error_text(body: dict[str, Any]) -> str:
+    error = body.get("error", body.get("detail", body))
+    return str(error.get("message", error) if isinstance(error, dict) else error)

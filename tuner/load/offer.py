@@ -1,0 +1,98 @@
+"""Offer: one worker's sessions, each request sent when it is due on one absolute schedule."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import numpy as np
+
+from tuner.load.recorder import Recorder
+from tuner.load.wire import Ending, Job, arrivals_s
+from tuner.target import ClosedLoop, OpenLoop
+
+# A server that refuses at once would otherwise be asked thousands of times a second by users who never wait.
+FAILURE_PAUSE_S = 0.5
+# uvloop's timers are whole milliseconds and may fire one early.
+TIMER_STEP_S = 0.001
+
+Send = Callable[[int, float], Awaitable[Ending]]
+"""Sends the request in this row, due at this time, and follows it to its end."""
+
+
+class Offer:
+    """The sessions of worker `worker`, offered as `job.load` says until they are all used up, or it is cancelled."""
+
+    def __init__(self, job: Job, worker: int, recorder: Recorder, send: Send) -> None:
+        self._job = job
+        self._recorder = recorder
+        self._send = send
+        self._first_row = np.searchsorted(job.requests.session, np.arange(job.requests.sessions + 1)).tolist()
+        self._think_s = job.requests.think_s.tolist()
+        self._sessions = job.sessions_of(worker)
+        self._worker = worker
+        self._counted = 0
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Offer the load."""
+        match self._job.load:
+            case OpenLoop(rate_rps):
+                await self._arrivals(rate_rps)
+            case ClosedLoop(users):
+                await self._users(len(range(self._worker, users, self._job.workers)))
+
+    async def followed(self) -> None:
+        """Wait until the window has closed and every counted request has ended."""
+        await self._sleep_until(self._job.window.end_s)
+        while self._counted:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _arrivals(self, rate_rps: float) -> None:
+        arrival_s = arrivals_s(self._job.requests, rate_rps)
+        arrivals = [(session, float(arrival_s[session])) for session in self._sessions]
+        for _, at_s in arrivals:
+            self._expect(at_s)
+        async with asyncio.TaskGroup() as group:
+            for session, at_s in arrivals:
+                await self._sleep_until(at_s)
+                group.create_task(self._session(session, at_s))
+
+    async def _users(self, users: int) -> None:
+        sessions = iter(self._sessions)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(users):
+                group.create_task(self._user(sessions))
+
+    async def _user(self, sessions: Iterator[int]) -> None:
+        free_s = 0.0
+        for session in sessions:
+            due_s = free_s + self._think_s[self._first_row[session]]
+            self._expect(due_s)
+            free_s = await self._session(session, due_s)
+
+    async def _session(self, session: int, due_s: float) -> float:
+        """One session, its first turn due at `due_s` and expected; returns when its user is free again."""
+        first, behind = self._first_row[session], self._first_row[session + 1]
+        free_s = await self._turn(first, due_s)
+        for row in range(first + 1, behind):
+            due_s = free_s + self._think_s[row]
+            self._expect(due_s)
+            free_s = await self._turn(row, due_s)
+        return free_s
+
+    async def _turn(self, row: int, due_s: float) -> float:
+        await self._sleep_until(due_s)
+        how = await self._send(row, due_s)
+        self._counted -= self._counts(due_s)
+        self._changed.set()
+        return self._recorder.now_s() + (FAILURE_PAUSE_S if how is Ending.BROKE else 0.0)
+
+    def _expect(self, due_s: float) -> None:
+        self._counted += self._counts(due_s)
+
+    def _counts(self, due_s: float) -> bool:
+        return self._job.window.warmup_s <= due_s < self._job.window.end_s
+
+    async def _sleep_until(self, at_s: float) -> None:
+        while (wait_s := at_s - self._recorder.now_s()) > 0:
+            await asyncio.sleep(max(wait_s, TIMER_STEP_S))

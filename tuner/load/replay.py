@@ -1,0 +1,148 @@
+"""Replay: requests and a load in, a RequestLog out. Worker processes measure, this one supervises."""
+
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+
+from tuner.errors import MeasurementVoid
+from tuner.load.crew import Crew, start_crew
+from tuner.load.log import Transcript
+from tuner.load.wire import Batch, Endpoint, Job, Over
+from tuner.requestlog import ClientHealth, RequestLog
+from tuner.requests import Requests
+from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
+
+__all__ = ["Endpoint", "Supervision", "replay", "workers_needed"]
+
+LOOK_PERIOD_S = 1.0
+READY_TIMEOUT_S = 120.0
+START_DELAY_S = 0.05
+STOP_TIMEOUT_S = 30.0
+
+# What one worker keeps up with: beyond it, p99 lags of tens of milliseconds were measured.
+STREAMS_PER_WORKER = 256
+CHUNKS_PER_WORKER_PER_S = 10_000
+
+SEND_LAG_LIMIT_S = 0.050
+BUSY_LIMIT_FRAC = 0.9
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """How a probe is looked after, about once a second.
+
+    `check_alive` raises ServerFailed if the server has died. Requests sent later than `send_lag_limit_s` (p99) after
+    they were due make the probe void.
+    """
+
+    watch: Watch
+    check_alive: Callable[[], None]
+    send_lag_limit_s: float = SEND_LAG_LIMIT_S
+
+
+def replay(
+    endpoint: Endpoint, requests: Requests, load: Load, window: Window, supervision: Supervision
+) -> RequestLog:
+    """Offer `requests` to a server and return one row for every request that was sent.
+
+    Raises what `check_alive` raises, and MeasurementVoid where the client was too slow to be believed.
+    """
+    job = Job(endpoint, requests, load, window, workers_needed(requests, load, os.cpu_count() or 1))
+    with TemporaryDirectory(prefix="goodtune-load-") as folder, ExitStack() as stack:
+        job_path = Path(folder) / "job"
+        job_path.write_bytes(pickle.dumps(job))
+        crew = stack.enter_context(start_crew(job_path, job.workers))
+        return _Probe(job, crew, supervision).run()
+
+
+def workers_needed(requests: Requests, load: Load, cpus: int) -> int:
+    """How many processes the load takes; at most half the cores, because the server runs on this machine too."""
+    match load:
+        case ClosedLoop(users):
+            need = users / STREAMS_PER_WORKER
+        case OpenLoop(rate_rps):
+            tokens_per_session = requests.output_tokens.sum() / requests.sessions
+            need = rate_rps * tokens_per_session / CHUNKS_PER_WORKER_PER_S
+    return int(np.clip(np.ceil(need), 1, max(1, cpus // 2)))
+
+
+class _Probe:
+    def __init__(self, job: Job, crew: Crew, supervision: Supervision) -> None:
+        self._crew = crew
+        self._window = job.window
+        self._supervision = supervision
+        self._transcript = Transcript(job.requests, job.window)
+        self._health: list[Over] = []
+
+    def run(self) -> RequestLog:
+        self._crew.wait_until_ready(perf_counter() + READY_TIMEOUT_S, LOOK_PERIOD_S, self._supervision.check_alive)
+        start_s = perf_counter() + START_DELAY_S
+        self._crew.go(start_s)
+        stopped = self._look_after(start_s)
+        ended_s = perf_counter() - start_s
+        self._finish()
+        health = self._client_health()
+        _refuse_if_late(health, self._supervision.send_lag_limit_s)
+        return replace(self._transcript.log(ended_s), stopped=stopped, client=health)
+
+    def _look_after(self, start_s: float) -> str | None:
+        """Wait until every counted request has been followed, or `watch` stops the probe and says why."""
+        deadline_s = start_s + self._window.end_s + self._window.timeout_s + STOP_TIMEOUT_S
+        look_s = start_s + LOOK_PERIOD_S
+        while not self._crew.has_followed:
+            if perf_counter() > deadline_s:
+                raise MeasurementVoid("the load generator did not end in time; is this machine out of CPU time?")
+            self._listen(look_s)
+            if perf_counter() >= look_s:
+                look_s = perf_counter() + LOOK_PERIOD_S
+                self._supervision.check_alive()
+                reason = self._supervision.watch(self._transcript.log(perf_counter() - start_s))
+                if reason is not None:
+                    return reason
+        return None
+
+    def _finish(self) -> None:
+        self._crew.stop()
+        deadline_s = perf_counter() + STOP_TIMEOUT_S
+        while not self._crew.is_over:
+            if perf_counter() > deadline_s:
+                raise MeasurementVoid("the load generator did not stop; is this machine out of CPU time?")
+            self._listen(deadline_s)
+
+    def _listen(self, until_s: float) -> None:
+        for message in self._crew.messages(until_s):
+            match message:
+                case Batch():
+                    self._transcript.take(message)
+                case Over():
+                    self._health.append(message)
+
+    def _client_health(self) -> ClientHealth:
+        lag_s = self._transcript.lag_s()
+        return ClientHealth(
+            send_lag_p99_s=float(np.quantile(lag_s, 0.99)) if len(lag_s) else 0.0,
+            run_queue_wait_s=sum(one.run_queue_wait_s for one in self._health),
+            busy_frac=max(one.busy_frac for one in self._health),
+            workers=len(self._health),
+        )
+
+
+def _refuse_if_late(health: ClientHealth, send_lag_limit_s: float) -> None:
+    advice = "give the client its own CPU cores, or lower the load"
+    if health.send_lag_p99_s > send_lag_limit_s:
+        raise MeasurementVoid(
+            f"requests left {health.send_lag_p99_s * 1e3:.0f} ms late at p99 (limit {send_lag_limit_s * 1e3:.0f} ms, "
+            f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {advice}"
+        )
+    if health.busy_frac > BUSY_LIMIT_FRAC:
+        raise MeasurementVoid(
+            f"the load generator's event loop was busy {health.busy_frac:.0%} of the time "
+            f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {advice}"
+        )

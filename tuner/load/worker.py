@@ -1,0 +1,132 @@
+"""A load worker: `python -m tuner.load.worker JOB K` offers its share of a job and streams up what it saw."""
+
+import asyncio
+import gc
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import uvloop
+
+from tuner.load.channel import Channel, open_channel
+from tuner.load.health import effort
+from tuner.load.offer import Offer
+from tuner.load.prompts import Bodies
+from tuner.load.recorder import Recorder
+from tuner.load.transport import TRANSPORT_ERRORS, open_client, reads, reason
+from tuner.load.wire import Ending, Followed, Job, Over, Ready
+from tuner.target import ClosedLoop
+
+FLUSH_PERIOD_S = 0.1
+WARM_CONNECTIONS = 64
+WARM_TIMEOUT_S = 5.0
+HEADERS = {"content-type": "application/json"}
+
+
+async def work(job: Job, worker: int) -> None:
+    """Make the prompts, open connections, say so, wait for the start, offer the load until told to stop."""
+    bodies = Bodies(job.endpoint.model, job.endpoint.vocab, job.requests, job.rows_of(worker))
+    channel = await open_channel()
+    async with open_client(job.endpoint.base_url) as client:
+        await _warm(client, job)
+        channel.send(Ready())
+        recorder = Recorder(await channel.words.started)
+        sender = _Sender(client, bodies, recorder, job.window.timeout_s)
+        with _collector_at_rest():
+            await _offer(Offer(job, worker, recorder, sender.send), recorder, channel)
+    await channel.close()
+
+
+async def _offer(offer: Offer, recorder: Recorder, channel: Channel) -> None:
+    before = effort()
+    async with asyncio.TaskGroup() as group:
+        offering = group.create_task(offer.run())
+        flushing = group.create_task(_flush(recorder, channel))
+        followed = group.create_task(_tell_when_followed(offer, channel))
+        stopping = group.create_task(channel.words.stopped.wait())
+        await asyncio.wait((offering, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (offering, flushing, followed, stopping):
+            task.cancel()
+    spent = effort().since(before)
+    channel.send(recorder.take())
+    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac))
+
+
+async def _flush(recorder: Recorder, channel: Channel) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_PERIOD_S)
+        channel.send(recorder.take())
+
+
+async def _tell_when_followed(offer: Offer, channel: Channel) -> None:
+    await offer.followed()
+    channel.send(Followed())
+
+
+class _Sender:
+    def __init__(self, client: httpx.AsyncClient, bodies: Bodies, recorder: Recorder, timeout_s: float) -> None:
+        self._client = client
+        self._bodies = bodies
+        self._recorder = recorder
+        self._timeout_s = timeout_s
+
+    async def send(self, row: int, due_s: float) -> Ending:
+        """Send one request and record its answer. Whatever becomes of it is recorded, not raised."""
+        recorder = self._recorder
+        status, how, why = 0, Ending.CANCELLED, ""
+        recorder.sent(row, due_s)
+        body = self._bodies.body(row)
+        try:
+            async with asyncio.timeout(due_s + self._timeout_s - recorder.now_s()):
+                async with self._client.stream("POST", "/v1/completions", content=body, headers=HEADERS) as response:
+                    status = response.status_code
+                    async for data in reads(response):
+                        recorder.read(row, data)
+            how = Ending.BODY_ENDED
+        except TimeoutError:
+            how = Ending.TIMED_OUT
+        except TRANSPORT_ERRORS as error:
+            how, why = Ending.BROKE, reason(error)
+        finally:
+            recorder.ended(row, how, status, why)
+        return how if status in {0, 200} else Ending.BROKE
+
+
+async def _warm(client: httpx.AsyncClient, job: Job) -> None:
+    connections = job.load.users if isinstance(job.load, ClosedLoop) else WARM_CONNECTIONS
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections // job.workers):
+            group.create_task(_touch(client))
+
+
+async def _touch(client: httpx.AsyncClient) -> None:
+    """Open one connection. That the server cannot be reached will show in the results."""
+    try:
+        async with asyncio.timeout(WARM_TIMEOUT_S):
+            await client.get("/health")
+    except (TimeoutError, *TRANSPORT_ERRORS):
+        return
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def main(job_path: str, worker: str) -> None:
+    """Run one worker of the job in the file `job_path`."""
+    job: Job = pickle.loads(Path(job_path).read_bytes())
+    uvloop.run(work(job, int(worker)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
