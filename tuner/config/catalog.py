@@ -1,5 +1,6 @@
 """The catalog: names to checked values. The name is the file."""
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from tuner.config.slo import Slo
 from tuner.config.strict import Strict, parse, read_yaml, suggestion
 from tuner.config.workload import Workload
 from tuner.errors import ConfigError
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 S = TypeVar("S", Model, EngineSpec, Slo, Workload, Gpu)
 
@@ -39,16 +42,22 @@ def load_model(name: str) -> Model:
     if name in names(Model):
         return load(Model, name).located()
     directory = Path(name).expanduser()
-    if directory.is_dir():
-        if not (directory / "config.json").is_file():
-            raise ConfigError(f"{name}: this directory has no config.json, so it is no model")
-        resolved = directory.resolve()
-        return model_from_config_json(resolved.name, str(resolved), resolved / "config.json")
-    if name.count("/") == 1 and not name.endswith(".yaml"):
+    if directory.is_dir() or name.startswith(("/", ".", "~")):
+        return _model_in(directory)
+    if HUB_ID.fullmatch(name) and not name.endswith((".yaml", ".yml")):
         from tuner.config.hub import config_json_of
 
         return model_from_config_json(name, name, config_json_of(name))
     return load(Model, name).located()
+
+
+def _model_in(directory: Path) -> Model:
+    if directory.suffix in {".yaml", ".yml"}:
+        return load(Model, str(directory)).located()
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"{directory}: no directory with a config.json, so it is no model")
+    resolved = directory.resolve()
+    return model_from_config_json(resolved.name, str(resolved), resolved / "config.json")
 
 
 def _path(kind: type[Strict], name: str) -> Path:

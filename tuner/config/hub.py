@@ -12,8 +12,17 @@ TIMEOUT_S = 10.0
 
 def config_json_of(model_id: str) -> Path:
     """Where the `config.json` of `model_id` lies on this machine, fetched if need be. Raises ConfigError."""
-    cached = sorted((_hub_cache() / f"models--{model_id.replace('/', '--')}" / "snapshots").glob("*/config.json"))
-    return cached[-1] if cached else _fetch(model_id)
+    return _in_hub_cache(model_id) or _fetch(model_id)
+
+
+def _in_hub_cache(model_id: str) -> Path | None:
+    """The file in the snapshot that `main` was last seen at, as huggingface_hub lays them out."""
+    folder = _hub_cache() / f"models--{model_id.replace('/', '--')}"
+    main = folder / "refs" / "main"
+    if not main.is_file():
+        return None
+    file = folder / "snapshots" / main.read_text(encoding="utf-8").strip() / "config.json"
+    return file if file.is_file() else None
 
 
 def _hub_cache() -> Path:

@@ -1,18 +1,26 @@
-"""Model: what the tuner must know of a language model, from our own file or from its config.json."""
+"""Model: what the tuner must know of a language model, from our own file or from its config.json.
+
+Dense decoders only: the sizes of a mixture of experts would need more keys than these.
+"""
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from tuner.config.strict import Strict
+from tuner.config.strict import Strict, parse, shown
 from tuner.errors import ConfigError
 
 
 class Architecture(Strict):
-    """The sizes that decide memory and step time. `weight_bytes` is bytes per parameter (2 for bf16)."""
+    """The sizes that decide memory and step time. `weight_bytes` is bytes per parameter (2 for bf16, 1 for fp8).
+
+    `hidden` is the width of a layer's input, `head_dim` of one attention head (`heads` of them need not make up
+    `hidden`), `intermediate` of the gated MLP; fewer `kv_heads` than `heads` is grouped-query attention;
+    `tied_embeddings`: input and output share one matrix; `max_context` is prompt plus answer, tokens.
+    """
 
     layers: int = Field(gt=0)
     hidden: int = Field(gt=0)
@@ -45,7 +53,7 @@ class Architecture(Strict):
 class DraftModel(Strict):
     """A trained speculator: the engines' method name and where its weights are."""
 
-    method: str
+    method: Literal["eagle", "eagle3"]
     path: str
 
 
@@ -81,11 +89,16 @@ class Model(Strict):
 
 
 def model_from_config_json(name: str, path: str, config_file: Path) -> Model:
-    """A model from the `config.json` of a Hugging Face directory. Raises ConfigError if a size is missing."""
+    """A model from the `config.json` of a Hugging Face directory.
+
+    Raises ConfigError if it is no JSON, lacks a size, or describes a mixture of experts.
+    """
     try:
         raw = json.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{config_file}: cannot be read as JSON: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{shown(config_file)}: cannot be read as JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{shown(config_file)}: a JSON object is expected, found {type(raw).__name__}")
     return Model(
         name=name,
         title=name,
@@ -97,28 +110,36 @@ def model_from_config_json(name: str, path: str, config_file: Path) -> Model:
 
 def _architecture(raw: dict[str, Any], where: Path) -> Architecture:
     text = raw.get("text_config") or raw
+    experts = [key for key in ("num_experts", "num_local_experts", "n_routed_experts") if text.get(key)]
+    if experts:
+        raise ConfigError(f"{shown(where)}: {experts[0]} says mixture of experts; only dense models are known so far")
     needed = ["num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"]
-    missing = [key for key in needed if key not in text]
+    missing = [key for key in needed if not text.get(key)]
     if missing:
-        raise ConfigError(f"{where}: no {', '.join(missing)}; a dense decoder's config.json is needed")
-    heads = int(text["num_attention_heads"])
-    return Architecture(
-        layers=text["num_hidden_layers"],
-        hidden=text["hidden_size"],
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
-        intermediate=text["intermediate_size"],
-        vocab=text["vocab_size"],
-        tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
-        max_context=text.get("max_position_embeddings", 4096),
-        weight_bytes=_weight_bytes(raw),
-    )
+        raise ConfigError(f"{shown(where)}: no {', '.join(missing)}; a dense decoder's config.json is needed")
+    heads = text["num_attention_heads"]
+    sizes = {
+        "layers": text["num_hidden_layers"],
+        "hidden": text["hidden_size"],
+        "heads": heads,
+        "kv_heads": text.get("num_key_value_heads") or heads,
+        "head_dim": text.get("head_dim") or text["hidden_size"] // heads,
+        "intermediate": text["intermediate_size"],
+        "vocab": text["vocab_size"],
+        "tied_embeddings": bool(text.get("tie_word_embeddings", raw.get("tie_word_embeddings", False))),
+        "max_context": text.get("max_position_embeddings", 4096),
+        "weight_bytes": _weight_bits(raw.get("quantization_config") or {}) / 8,
+    }
+    return parse(Architecture, sizes, where)
 
 
-def _weight_bytes(raw: dict[str, Any]) -> float:
-    quantization = raw.get("quantization_config") or {}
-    bits = quantization.get("bits") or (8 if quantization.get("quant_method") == "fp8" else None)
-    if bits:
-        return float(bits) / 8
-    return 4.0 if raw.get("torch_dtype", raw.get("dtype")) == "float32" else 2.0
+def _weight_bits(quantization: dict[str, Any]) -> int:
+    """Bits per weight: 16 unless quantised, float32 files included, since both engines load those as 16 bits.
+
+    AWQ and GPTQ say `bits`, compressed-tensors `num_bits` in a group; fp8 says its name.
+    """
+    groups = quantization.get("config_groups") or {}
+    said = [quantization.get("bits"), *((group.get("weights") or {}).get("num_bits") for group in groups.values())]
+    if quantization.get("quant_method") == "fp8":
+        said.append(8)
+    return next((int(bits) for bits in said if bits), 16)

@@ -1,9 +1,10 @@
 """One way to read a YAML file into a frozen model, with one kind of message for a mistake."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,17 +21,42 @@ class Strict(BaseModel):
 
 S = TypeVar("S", bound=Strict)
 
+SCALARS = {"bool", "int", "float", "str"}
+"""How pydantic calls the members of a union of scalars at the end of a mistake's location."""
+EXPECTED = {
+    "model_type": "a mapping of keys is expected",
+    "dict_type": "a mapping of keys is expected",
+    "list_type": "a list is expected",
+    "tuple_type": "a list is expected",
+    "too_long": "fewer values are expected",
+}
+"""Plainer words for some kinds of mistake."""
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML lets a second key of the same name win silently; here it is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"the key '{twice}' stands twice in the mapping at line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep=deep)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in `path`. Raises ConfigError if it is no YAML or no mapping."""
+    """The mapping in `path`. Raises ConfigError if it is no YAML, has a key twice, or is no mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)
     except yaml.YAMLError as error:
         raise ConfigError(f"{shown(path)}: not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown(path)}: not a text in UTF-8") from error
     except OSError as error:
         raise ConfigError(f"{shown(path)}: cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{shown(path)}: a mapping of keys is expected, found {type(content).__name__}")
+        found = "an empty file" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"{shown(path)}: a mapping of keys is expected, found {found}")
     return content
 
 
@@ -40,7 +66,7 @@ def parse(kind: type[S], content: dict[str, Any], where: Path | str) -> S:
         return kind.model_validate(content)
     except ValidationError as error:
         place = shown(where) if isinstance(where, Path) else where
-        lines = [f"{place}: {_explain(kind, content, detail)}" for detail in error.errors()]
+        lines = dict.fromkeys(f"{place}: {_explain(kind, detail)}" for detail in error.errors())
         raise ConfigError("\n".join(lines)) from error
 
 
@@ -56,36 +82,51 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def _explain(kind: type[BaseModel], content: object, detail: ErrorDetails) -> str:
+def _explain(kind: type[BaseModel], detail: ErrorDetails) -> str:
     location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
+    inside, key = ".".join(location[:-1]), ".".join(location)
     if detail["type"] == "extra_forbidden":
-        allowed = _allowed_keys(kind, location[:-1])
-        inside = ".".join(location[:-1])
-        prefix = f"{inside}: " if inside else ""
-        listed = ", ".join(f"'{name}'" for name in allowed)
-        return f"{prefix}unknown key '{location[-1]}'{suggestion(location[-1], allowed)}; allowed: {listed}"
+        return _unknown_key(kind, location)
     if detail["type"] == "missing":
-        return f"the key '{key}' is missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
+        is_place = isinstance(detail["loc"][-1], int)
+        return f"{inside}: more values are expected" if is_place else f"the key '{key}' is missing"
+    if location[-1:] == ["[key]"]:
+        return f"{'.'.join(location[:-2])}: YAML reads a key as no text; write on, off and numbers in quotes"
+    if location and location[-1] in SCALARS:
+        return f"{inside}: a number, a text or a truth value is expected{_found(detail['input'])}"
+    if detail["type"] == "value_error":
+        return ": ".join(part for part in (key, detail["msg"].removeprefix("Value error, ")) if part)
+    message = EXPECTED.get(detail["type"], detail["msg"].replace("Input should", "should"))
+    return f"{key}: {message}{_found(detail['input'])}"
+
+
+def _unknown_key(kind: type[BaseModel], location: list[str]) -> str:
+    name, outer = location[-1], location[:-1]
+    allowed = _allowed_keys(kind, outer)
+    prefix = f"{'.'.join(outer)}: " if outer else ""
+    listed = ", ".join(f"'{key}'" for key in allowed)
+    return f"{prefix}unknown key '{name}'{suggestion(name, allowed)}; allowed: {listed}"
+
+
+def _found(value: object) -> str:
+    return f", found {value!r}" if isinstance(value, bool | int | float | str | list | NoneType) else ""
 
 
 def _allowed_keys(kind: type[BaseModel], location: list[str]) -> list[str]:
     """The field names of the model that stands at `location` inside `kind`."""
-    current: type[BaseModel] = kind
+    annotation: Any = kind
     for part in location:
-        field = current.model_fields.get(part)
-        nested = _nested_model(field.annotation) if field else None
-        current = nested or current
-    return sorted(current.model_fields)
+        annotation = _inside(annotation, part)
+    return sorted(annotation.model_fields)
 
 
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _nested_model(inner)
-        if found:
-            return found
-    return None
+def _inside(annotation: Any, part: str) -> Any:
+    """The annotation of what stands at `part` of a value: a model's field, or any item of a list or mapping."""
+    held: Any = annotation.model_fields[part].annotation if _is_model(annotation) else get_args(annotation)[-1]
+    if get_origin(held) in {list, dict, tuple} or _is_model(held):
+        return held
+    return next(member for member in get_args(held) if get_origin(member) or _is_model(member))
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

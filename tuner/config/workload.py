@@ -5,10 +5,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tuner.config.strict import Strict
+from tuner.errors import ConfigError
 
 
 class Lengths(Strict):
-    """Token counts: lognormal through p50 and p90, lognormal of this mean and sd, or fixed; clipped to min and cap."""
+    """Token counts, clipped to `min` and `cap`: lognormal through `p50` and `p90`, lognormal of that `mean` and
+    standard deviation `sd`, or all the same (`fixed`).
+    """
 
     p50: float | None = Field(default=None, gt=0)
     p90: float | None = Field(default=None, gt=0)
@@ -20,23 +23,29 @@ class Lengths(Strict):
 
     @model_validator(mode="after")
     def _exactly_one_shape(self) -> "Lengths":
-        shapes = [
-            self.p50 is not None and self.p90 is not None,
-            self.mean is not None and self.sd is not None,
-            self.fixed is not None,
-        ]
-        if sum(shapes) != 1:
+        given = {name for name in ("p50", "p90", "mean", "sd", "fixed") if getattr(self, name) is not None}
+        if given not in ({"p50", "p90"}, {"mean", "sd"}, {"fixed"}):
             raise ValueError("give either p50 and p90, or mean and sd, or fixed")
         if self.p50 and self.p90 and self.p90 < self.p50:
             raise ValueError(f"p90 ({self.p90:g}) is below p50 ({self.p50:g})")
+        if self.cap is not None and self.cap < max(self.min, self.fixed or 1):
+            raise ValueError(f"cap ({self.cap}) is below {'fixed' if self.fixed else 'min'}")
         return self
 
 
 class Arrivals(Strict):
-    """How requests come. `gamma` has coefficient of variation `cv`; `closed` is users who wait for their answer."""
+    """How requests come. `gamma` has coefficient of variation `cv`; `closed` is users who wait for their answer;
+    `trace` takes the times of the workload's trace.
+    """
 
     kind: Literal["poisson", "gamma", "closed", "at_once", "trace"] = "poisson"
-    cv: float = Field(default=1.0, gt=0)
+    cv: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _gamma_has_a_cv(self) -> "Arrivals":
+        if (self.kind == "gamma") != (self.cv is not None):
+            raise ValueError("gamma arrivals need cv, and only they have one")
+        return self
 
 
 class SharedPrefix(Strict):
@@ -51,6 +60,13 @@ class SharedPrefix(Strict):
     document_tokens: int = Field(default=0, ge=0)
     documents_per_request: int = Field(default=0, ge=0)
     zipf: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _documents_are_complete(self) -> "SharedPrefix":
+        sizes = (self.documents, self.document_tokens, self.documents_per_request)
+        if any(sizes) and not all(sizes):
+            raise ValueError("documents, document_tokens and documents_per_request go together")
+        return self
 
 
 class Turns(Strict):
@@ -68,8 +84,9 @@ class Turns(Strict):
 class Workload(Strict):
     """A named workload. `acceptance` is the simulated chance that a speculated token is accepted (0–1).
 
-    `prompt` counts tokens beyond `shared.system_tokens`. A session ends before a turn whose prompt and answer would
-    not fit `max_model_len`. `trace` is a file of recorded requests, which takes the place of lengths.
+    `prompt` counts tokens beyond `shared.system_tokens`. No request has more than `max_model_len` tokens, prompt and
+    answer together: prompts are clipped, sessions end sooner, recorded requests that do not fit are left out.
+    `trace` is a file of recorded requests, which takes the place of lengths.
     """
 
     name: str = ""
@@ -88,4 +105,19 @@ class Workload(Strict):
     def _lengths_or_trace(self) -> "Workload":
         if self.trace is None and (self.prompt is None or self.output is None):
             raise ValueError("give prompt and output lengths, or a trace")
+        if self.trace is not None and (self.prompt or self.output or self.turns):
+            raise ValueError("a trace has its own lengths and turns: leave out prompt, output and turns")
+        if self.trace is None and self.arrivals.kind == "trace":
+            raise ValueError("arrivals of kind trace need a trace")
         return self
+
+    def fitted(self, max_context: int) -> "Workload":
+        """This workload for a model that takes `max_context` tokens. Raises ConfigError if nothing of it fits."""
+        least = self.shared.system_tokens + sum(
+            lengths.fixed or lengths.min for lengths in (self.prompt, self.output) if lengths is not None
+        )
+        if least > max_context:
+            raise ConfigError(
+                f"workload '{self.name}': a request has at least {least:,} tokens, the model takes {max_context:,}"
+            )
+        return self.model_copy(update={"max_model_len": min(self.max_model_len or max_context, max_context)})

@@ -16,6 +16,7 @@ def unit_gaps(arrivals: Arrivals, rng: np.random.Generator, count: int) -> Float
         case "at_once":
             return np.zeros(count)
         case "gamma":
+            assert arrivals.cv is not None
             return rng.gamma(arrivals.cv**-2, arrivals.cv**2, count)
         case _:
             return rng.standard_exponential(count)

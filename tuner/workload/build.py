@@ -5,7 +5,7 @@ import numpy as np
 from tuner.config.workload import Workload
 from tuner.requests import Requests
 from tuner.workload.arrivals import unit_gaps
-from tuner.workload.lengths import draw_lengths
+from tuner.workload.lengths import clip_to_context, draw_lengths
 from tuner.workload.prompts import fresh_prompts, sharing_prompts
 from tuner.workload.replays import build_replay
 from tuner.workload.sessions import build_sessions
@@ -27,7 +27,11 @@ def build(workload: Workload, seed: int, count: int) -> Requests:
 
 def _build_single(workload: Workload, seed: int, count: int) -> Requests:
     assert workload.prompt is not None and workload.output is not None
-    tokens = draw_lengths(workload.prompt, stream(seed, Purpose.PROMPT_TOKENS), count)
+    tokens, output_tokens = clip_to_context(
+        workload,
+        draw_lengths(workload.prompt, stream(seed, Purpose.PROMPT_TOKENS), count),
+        draw_lengths(workload.output, stream(seed, Purpose.OUTPUT_TOKENS), count),
+    )
     shared = workload.shared
     if shared.system_tokens or shared.documents:
         segments = sharing_prompts(seed, shared, tokens)
@@ -36,7 +40,7 @@ def _build_single(workload: Workload, seed: int, count: int) -> Requests:
     return Requests(
         seed=seed,
         prompt_tokens=tokens + shared.system_tokens,
-        output_tokens=draw_lengths(workload.output, stream(seed, Purpose.OUTPUT_TOKENS), count),
+        output_tokens=output_tokens,
         session=np.arange(count),
         unit_gaps=unit_gaps(workload.arrivals, stream(seed, Purpose.ARRIVALS), count),
         think_s=np.zeros(count),

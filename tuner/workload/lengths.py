@@ -4,7 +4,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from tuner.config.workload import Lengths
+from tuner.config.workload import Lengths, Workload
 from tuner.requests import FloatArray, IntArray
 
 Z90 = 1.2815515655446004
@@ -22,6 +22,19 @@ def draw_lengths(lengths: Lengths, rng: np.random.Generator, shape: int | tuple[
     mu, sigma = _lognormal(lengths)
     drawn = np.rint(np.exp(mu + sigma * rng.standard_normal(shape)))
     return np.clip(drawn, lengths.min, lengths.cap).astype(np.int64)
+
+
+def clip_to_context(workload: Workload, prompts: IntArray, outputs: IntArray) -> tuple[IntArray, IntArray]:
+    """`prompts` (tokens beyond the shared system text) and `outputs` cut so that no request exceeds `max_model_len`.
+
+    The answer keeps its length where the shortest prompt leaves room for it; the prompt gets what is left.
+    """
+    if workload.max_model_len is None:
+        return prompts, outputs
+    assert workload.prompt is not None
+    room = workload.max_model_len - workload.shared.system_tokens
+    outputs = np.minimum(outputs, room - (workload.prompt.fixed or workload.prompt.min))
+    return np.minimum(prompts, room - outputs), outputs
 
 
 def draw_durations_s(mean_s: float, sd_s: float, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:

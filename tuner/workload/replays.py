@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tuner.config.workload import Workload
+from tuner.errors import ConfigError
 from tuner.requests import FloatArray, IntArray, Requests, Segment
 from tuner.workload.arrivals import unit_gaps
 from tuner.workload.prompts import Segments, draw_seeds, fresh_prompts
@@ -25,6 +26,8 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
     """
     assert workload.trace is not None
     trace = read_trace(Path(workload.trace))
+    if workload.max_model_len is not None:
+        trace = _fitting(trace, workload)
     n = len(trace.prompt_tokens)
     place = int(stream(seed, Purpose.TRACE_START).integers(n)) + np.arange(count)
     prompt_tokens = trace.prompt_tokens[place % n]
@@ -36,6 +39,19 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
         unit_gaps=_gaps(workload, trace, seed, place),
         think_s=np.zeros(count),
         segments=_segments(trace, seed, place, prompt_tokens),
+    )
+
+
+def _fitting(trace: Trace, workload: Workload) -> Trace:
+    assert workload.max_model_len is not None
+    fits = np.flatnonzero(trace.prompt_tokens + trace.output_tokens <= workload.max_model_len)
+    if not len(fits):
+        raise ConfigError(f"{workload.trace}: no request of it fits into {workload.max_model_len:,} tokens")
+    return Trace(
+        prompt_tokens=trace.prompt_tokens[fits],
+        output_tokens=trace.output_tokens[fits],
+        arrival_s=None if trace.arrival_s is None else trace.arrival_s[fits],
+        blocks=None if trace.blocks is None else tuple(trace.blocks[row] for row in fits.tolist()),
     )
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from tuner.config.workload import Turns, Workload
 from tuner.requests import FloatArray, IntArray, Requests, Segment
 from tuner.workload.arrivals import unit_gaps
-from tuner.workload.lengths import draw_durations_s, draw_lengths
+from tuner.workload.lengths import clip_to_context, draw_durations_s, draw_lengths
 from tuner.workload.prompts import Segments, draw_seeds, system_text
 from tuner.workload.streams import Purpose, stream
 
@@ -45,15 +45,15 @@ def _draw(workload: Workload, turns: Turns, seed: int, sessions: int) -> _Turns:
     assert workload.prompt is not None and workload.output is not None
     shape = (sessions, turns.per_session)
     asked = draw_lengths(turns.added_tokens, stream(seed, Purpose.ADDED_TOKENS), shape)
-    asked[:, 0] = draw_lengths(workload.prompt, stream(seed, Purpose.PROMPT_TOKENS), sessions)
     answered = draw_lengths(workload.output, stream(seed, Purpose.OUTPUT_TOKENS), shape)
+    first = draw_lengths(workload.prompt, stream(seed, Purpose.PROMPT_TOKENS), sessions)
+    asked[:, 0], answered[:, 0] = clip_to_context(workload, first, answered[:, 0])
     said_before = np.cumsum(answered, axis=1) - answered
     prompt_tokens = workload.shared.system_tokens + np.cumsum(asked, axis=1) + said_before
     think_s = draw_durations_s(turns.think_s_mean, turns.think_s_sd, stream(seed, Purpose.THINK_TIMES), shape)
     think_s[:, 0] = 0.0
     # Prompts only grow within a session, so the turns that fit are its first ones.
     kept = prompt_tokens + answered <= (workload.max_model_len or np.inf)
-    kept[:, 0] = True
     return _Turns(asked, answered, prompt_tokens, think_s, kept)
 
 
