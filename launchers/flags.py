@@ -1,0 +1,111 @@
+"""Which flags the installed engine knows, read from its own help once and remembered."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from launchers.engine import Engine
+from tuner.config.engine import Knob
+from tuner.errors import EngineMissing
+
+HELP_TIMEOUT_S = 180.0
+VERSION_TIMEOUT_S = 30.0
+# A line that defines a flag: "  --max-num-seqs N, -n N"; the text that explains it stands further to the right.
+DEFINITION = re.compile(r"^ {1,4}(-.+)$", re.MULTILINE)
+FLAG = re.compile(r"(?:^|(?<=[ ,/]))(--?[A-Za-z][\w-]*)")
+PYTHON = re.compile(r"^#!\s*(\S*python\S*)|^'''exec'\s+\"?([^\"\s]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An engine that is there: its version ("" if it does not say) and every flag it takes."""
+
+    executable: Path
+    version: str
+    flags: frozenset[str]
+
+
+def installed(engine: Engine, executable: Path) -> Installed:
+    """What `executable` is and can. Raises EngineMissing if it does not answer."""
+    version = _version(engine, executable)
+    remembered = _cache_file(executable, version)
+    if remembered.is_file():
+        return Installed(executable, version, frozenset(json.loads(remembered.read_text())["flags"]))
+    flags = flags_in(_help(engine, executable))
+    if not flags:
+        raise EngineMissing(f"{executable}: `{' '.join(engine.help)}` names no flags; is this {engine.name}?")
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    remembered.write_text(json.dumps({"executable": str(executable), "version": version, "flags": sorted(flags)}))
+    return Installed(executable, version, flags)
+
+
+def flags_in(help_text: str) -> frozenset[str]:
+    """Every flag that an argparse help text defines. Pure."""
+    definitions = DEFINITION.findall(help_text)
+    return frozenset(flag for definition in definitions for flag in FLAG.findall(definition.split("   ")[0]))
+
+
+def unknown_flags(words: Iterable[str], known: frozenset[str]) -> tuple[str, ...]:
+    """The flags among `words` that are not `known`, in order. Pure."""
+    flags = (word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word))
+    return tuple(flag for flag in flags if flag.replace("_", "-").partition(".")[0] not in known)
+
+
+def usable_part(knob: Knob, known: frozenset[str]) -> tuple[Knob | None, tuple[str, ...]]:
+    """`knob` with the choices this engine knows (None if too few are left), and the flags it does not know. Pure."""
+    if knob.choices is None:
+        lacking = unknown_flags([knob.flag or ""], known)
+        return (None if lacking else knob), lacking
+    lacking = tuple(dict.fromkeys(flag for flags in knob.choices.values() for flag in unknown_flags(flags, known)))
+    kept = {name: flags for name, flags in knob.choices.items() if not unknown_flags(flags, known)}
+    if len(kept) < min(2, len(knob.choices)):
+        return None, lacking
+    return knob.model_copy(update={"choices": kept}), lacking
+
+
+def _version(engine: Engine, executable: Path) -> str:
+    """Asked of the package's metadata: to start the engine for it takes ten seconds."""
+    first_lines = executable.read_bytes()[:1024].decode(errors="replace")
+    found = PYTHON.search(first_lines)
+    if not found:
+        return ""
+    python = found.group(1) or found.group(2)
+    code = f"import importlib.metadata as m; print(m.version({engine.distribution!r}))"
+    try:
+        answer = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()
+
+
+def _help(engine: Engine, executable: Path) -> str:
+    command = [str(executable), *engine.help]
+    try:
+        answer = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=HELP_TIMEOUT_S,
+            check=False,
+            env={**os.environ, **engine.measuring_env},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineMissing(f"`{' '.join(command)}` does not answer: {error}") from error
+    if answer.returncode != 0:
+        last = (answer.stderr.strip() or answer.stdout.strip() or "no word").splitlines()[-1]
+        raise EngineMissing(f"`{' '.join(command)}` fails with exit code {answer.returncode}: {last}")
+    return answer.stdout
+
+
+def _cache_file(executable: Path, version: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    identity = f"{executable} {executable.stat().st_mtime_ns} {version}"
+    return cache / "goodtune" / "flags" / f"{sha256(identity.encode()).hexdigest()[:16]}.json"

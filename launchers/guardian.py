@@ -1,0 +1,181 @@
+"""The guardian: a tiny process between tuner and server that lets nothing outlive the tuner, not even by SIGKILL.
+
+    python -I -S guardian.py TUNER_PID ALIVE_FD STATUS_FD GRACE_S COMMAND...
+
+It starts COMMAND in a session of its own and waits for the first of: the server ends, something is written to the
+pipe ALIVE_FD or it is closed (the order to stop), the tuner is gone. Then every process that descends from the
+server gets SIGTERM, GRACE_S seconds to leave, and SIGKILL; the guardian ends when none is left, with the server's
+exit status. On STATUS_FD it writes `started PID` and `exited CODE` (negative: the signal that killed it), a line
+each. Standard library only: it has to start in milliseconds and to be too small to fail.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+KILL_AGAIN_S = 0.1
+EXIT_NOT_FOUND = 127
+
+# Out of the terminal's reach: only the tuner decides when a server stops, and the guardian has to survive to do it.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+
+
+def main(arguments: list[str]) -> int:
+    """Guard one server from start to end; returns the exit status to leave with."""
+    tuner_pid, alive_fd, status_fd = (int(text) for text in arguments[:3])
+    grace_s, command = float(arguments[3]), arguments[4:]
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for ignored in IGNORED:
+        signal.signal(ignored, signal.SIG_IGN)
+    for fd in (alive_fd, status_fd):
+        os.set_inheritable(fd, False)
+    wake_fd = _wake_on_child_death()
+    server = _start(command)
+    _say(status_fd, f"started {server}")
+    exit_code = _until_over(server, tuner_pid, alive_fd, wake_fd)
+    if exit_code is not None:
+        _say(status_fd, f"exited {exit_code}")
+    exit_code = _stop_all(server, exit_code, grace_s, wake_fd)
+    return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _wake_on_child_death() -> int:
+    """A descriptor that becomes readable whenever a child, or an orphan we inherited, has died."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    os.set_blocking(write_fd, False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    return read_fd
+
+
+def _start(command: list[str]) -> int:
+    guardian = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        for changed in (*IGNORED, signal.SIGCHLD):
+            signal.signal(changed, signal.SIG_DFL)
+        if os.getppid() == guardian:
+            os.execvp(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+    os._exit(EXIT_NOT_FOUND)
+
+
+def _say(status_fd: int, line: str) -> None:
+    # The reader may be gone already; that is what the alive pipe tells.
+    with suppress(OSError):
+        os.write(status_fd, f"{line}\n".encode())
+
+
+def _until_over(server: int, tuner_pid: int, alive_fd: int, wake_fd: int) -> int | None:
+    """The server's exit code once it has ended, or None once it is to be stopped."""
+    waiting = select.poll()
+    waiting.register(wake_fd, select.POLLIN)
+    waiting.register(alive_fd, select.POLLIN)
+    # A forked worker of the tuner may hold the alive pipe open for longer than the tuner lives.
+    with suppress(OSError):
+        waiting.register(os.pidfd_open(tuner_pid), select.POLLIN)
+    while os.getppid() == tuner_pid:
+        ready = {fd for fd, _event in waiting.poll()}
+        _drain(wake_fd)
+        exit_code = _reap(server)
+        if exit_code is not None:
+            return exit_code
+        if ready - {wake_fd}:
+            return None
+    return None
+
+
+def _drain(wake_fd: int) -> None:
+    with suppress(BlockingIOError):
+        while os.read(wake_fd, 4096):
+            pass
+
+
+def _reap(server: int) -> int | None:
+    """Bury every child that has died. The server's exit code if it was among them."""
+    exit_code = None
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == server:
+                exit_code = os.waitstatus_to_exitcode(status)
+    return exit_code
+
+
+def _stop_all(server: int, exit_code: int | None, grace_s: float, wake_fd: int) -> int:
+    """SIGTERM to all who descend from us, `grace_s` to leave, SIGKILL until none is left; the server's exit code."""
+    _signal_all(signal.SIGTERM)
+    kill_at = time.monotonic() + grace_s
+    wait_s = grace_s
+    while _has_children():
+        select.select([wake_fd], [], [], max(0.0, wait_s))
+        _drain(wake_fd)
+        reaped = _reap(server)
+        exit_code = reaped if reaped is not None else exit_code
+        wait_s = kill_at - time.monotonic()
+        if wait_s <= 0:
+            _signal_all(signal.SIGKILL)
+            wait_s = KILL_AGAIN_S
+    assert exit_code is not None, "the server is a child, so its end was seen"
+    return exit_code
+
+
+def _has_children() -> bool:
+    """Whether anything is left: an orphan becomes our child, so no child means no descendant."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _signal_all(number: signal.Signals) -> None:
+    for pid in _descendants(os.getpid()):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _descendants(ancestor: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for pid, parent in _processes():
+        children.setdefault(parent, []).append(pid)
+    found = list(children.get(ancestor, ()))
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """(pid, parent's pid) of every process on the machine."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+            # The command's name stands in brackets and may itself contain blanks and brackets.
+            fields = stat.read().rpartition(b")")[2].split()
+            yield int(name), int(fields[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

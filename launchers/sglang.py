@@ -1,0 +1,49 @@
+"""SGLang, as described by its own parser and logs (0.5.14–0.5.23)."""
+
+from launchers.cpu import engine_threads
+from launchers.engine import Engine
+from launchers.faults import Pattern
+from tuner.errors import FailureKind
+
+# On a CPU SGLang sizes its KV pool by the whole machine; this much serves 32 users of a small model.
+CPU_KV_TOKENS = 131_072
+
+PATTERNS = (
+    Pattern(r"torch\.(?:cuda\.)?OutOfMemoryError", FailureKind.OUT_OF_MEMORY),
+    Pattern(
+        r"CUDA out of memory|CUDA error: out of memory|Capture cuda graph failed.*memory", FailureKind.OUT_OF_MEMORY
+    ),
+    Pattern(r"Not enough memory\. Please try to increase --mem-fraction-static", FailureKind.OUT_OF_MEMORY),
+    Pattern(r"can't allocate memory|Cannot allocate memory", FailureKind.OUT_OF_MEMORY),
+    Pattern(r"error: unrecognized arguments|error: argument .*(?:invalid|expected)", FailureKind.BAD_FLAG),
+    Pattern(r"error: ambiguous option", FailureKind.BAD_FLAG),
+    Pattern(r"[Aa]ddress already in use|[Pp]ort \d+ is (?:already in use|not available)", FailureKind.PORT_IN_USE),
+    Pattern(
+        r"^[\w.]*(?:HFValidation|LocalEntryNotFound|RepositoryNotFound|GatedRepo)Error", FailureKind.MODEL_MISSING
+    ),
+    Pattern(r"^OSError: .*(?:is not a local folder|does not appear to have a file)", FailureKind.MODEL_MISSING),
+    Pattern(r"Cannot find any model weights", FailureKind.MODEL_MISSING),
+    Pattern(r"Capture cuda graph failed", FailureKind.BAD_COMBINATION),
+    Pattern(r"^AssertionError: .+|^NotImplementedError", FailureKind.BAD_COMBINATION),
+    Pattern(r"must be divisible by|is not divisible by", FailureKind.BAD_COMBINATION),
+    Pattern(r"is not supported (?:on|with|for|by|in)|is not compatible with", FailureKind.BAD_COMBINATION),
+)
+
+SGLANG = Engine(
+    name="sglang",
+    executable="sglang",
+    variable="GOODTUNE_SGLANG",
+    distribution="sglang",
+    install="uv venv sglang-env && uv pip install --python sglang-env sglang",
+    serve=("serve",),
+    help=("serve", "--help"),
+    context_flag="--context-length",
+    reset_path="/flush_cache",
+    patterns=PATTERNS,
+    model_flag=("--model-path",),
+    cpu_flags=("--device", "cpu", "--max-total-tokens", str(CPU_KV_TOKENS)),
+    cpu_env={"OMP_NUM_THREADS": str(engine_threads())},
+    measuring_flags=("--enable-metrics",),
+    # It drains for as long as any client stays; all clients have been closed when it is stopped.
+    stop_grace_s=5.0,
+)

@@ -1,0 +1,214 @@
+"""The one supervisor of every server process: start, readiness, death, stop. A server exists for one `with` block."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from launchers import guardian
+from launchers.faults import Pattern, classify, last_line
+from tuner.errors import BoxUnusable, FailureKind, ServerFailed
+
+POLL_S = 0.1
+HEALTH_TIMEOUT_S = 5.0
+KILLED_WITHIN_S = 60.0
+LOG_TAIL_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a server.
+
+    `env` is added to ours. `ready_timeout_s` counts from the start to the first 200 of `health_url`; `stop_grace_s`
+    lies between SIGTERM and SIGKILL. What the server says is appended to `log`.
+    """
+
+    command: tuple[str, ...]
+    health_url: str
+    log: Path
+    env: Mapping[str, str]
+    patterns: tuple[Pattern, ...] = ()
+    ready_timeout_s: float = 900.0
+    stop_grace_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server. `started_s`: when it was asked to start, on `time.perf_counter`; `pid`: its first process."""
+
+    launch: Launch
+    guard: "Guard"
+    pid: int
+    started_s: float
+
+    def check_alive(self) -> None:
+        """Raise ServerFailed, with the line of its log that says why, if the server has died after it was ready."""
+        exit_code = self.guard.exit_code()
+        if exit_code is not None:
+            # It has started, so its flags were good and its port was free: only memory can be the known reason.
+            patterns = [each for each in self.launch.patterns if each.kind is FailureKind.OUT_OF_MEMORY]
+            fault = classify(exit_code, self.guard.log_tail(), patterns, FailureKind.DIED_UNDER_LOAD)
+            what = f"the server died while it was measured ({_spelt(exit_code)})"
+            raise ServerFailed(fault.kind, what, self.launch.log, fault.evidence)
+
+
+@contextmanager
+def running(launch: Launch) -> Iterator[Server]:
+    """A server that is ready inside the block; behind it the server and all that it started are gone.
+
+    Raises ServerFailed if it does not become ready, BoxUnusable if it cannot be started at all or not be killed.
+    """
+    started_s = time.perf_counter()
+    guard = Guard(launch)
+    try:
+        server = Server(launch, guard, guard.server_pid(), started_s)
+        _await_ready(server)
+        yield server
+    finally:
+        guard.stop(launch.stop_grace_s)
+
+
+class Guard:
+    """Our end of a guardian process: the order to stop goes down one pipe, news of the server comes up another."""
+
+    def __init__(self, launch: Launch) -> None:
+        alive_read, self._alive_fd = os.pipe()
+        self._news_fd, news_write = os.pipe()
+        program = (sys.executable, "-I", "-S", guardian.__file__)
+        arguments = (os.getpid(), alive_read, news_write, launch.stop_grace_s)
+        self._log = launch.log
+        with launch.log.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                (*program, *map(str, arguments), *launch.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **launch.env},
+                pass_fds=(alive_read, news_write),
+                start_new_session=True,
+            )
+        os.close(alive_read)
+        os.close(news_write)
+        os.set_blocking(self._news_fd, False)
+        self._news = ""
+
+    @property
+    def pid(self) -> int:
+        """The guardian's own process id: everything that belongs to the server descends from it."""
+        return self._process.pid
+
+    def server_pid(self) -> int:
+        """The server's process id, once it has been forked. Raises BoxUnusable if it cannot be."""
+        while "\n" not in self._news and self._process.poll() is None:
+            self.wait(POLL_S)
+            self._listen()
+        pid = self._said("started")
+        if pid is None:
+            raise BoxUnusable("no process can be started on this machine (too many of them, or no memory?)")
+        return pid
+
+    def exit_code(self) -> int | None:
+        """The server's exit code (negative: a signal) once it has ended."""
+        self._listen()
+        said = self._said("exited")
+        return said if said is not None else self._process.poll()
+
+    def log_tail(self) -> str:
+        """The end of what this server has logged; a server before it may have written to the same file."""
+        with self._log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, size - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep, but wake as soon as there is news."""
+        select.select([self._news_fd], [], [], timeout_s)
+
+    def stop(self, grace_s: float) -> None:
+        """Have everything stopped and wait until it is. Raises BoxUnusable where even SIGKILL does not help."""
+        with suppress(BrokenPipeError):
+            os.write(self._alive_fd, b"stop")
+        os.close(self._alive_fd)
+        try:
+            killed_by = self._process.wait(grace_s + KILLED_WITHIN_S)
+        except subprocess.TimeoutExpired as error:
+            raise BoxUnusable(
+                f"a server does not end even by SIGKILL (see `pstree -p {self.pid}`): "
+                "a GPU driver may hang; look at `dmesg`, then restart the machine"
+            ) from error
+        if killed_by < 0:
+            self._kill_group()
+        os.close(self._news_fd)
+
+    def _kill_group(self) -> None:
+        """Without its guardian a server is killed by the kernel, but what it started is not."""
+        group = self._said("started")
+        if group is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+    def _listen(self) -> None:
+        with suppress(BlockingIOError):
+            while news := os.read(self._news_fd, 4096):
+                self._news += news.decode()
+
+    def _said(self, word: str) -> int | None:
+        """The number behind `word` in what the guardian has said so far."""
+        said = dict(line.split() for line in self._news.splitlines())
+        return int(said[word]) if word in said else None
+
+
+def _await_ready(server: Server) -> None:
+    """Return at the first healthy answer that comes from our server. Raises ServerFailed."""
+    launch = server.launch
+    # A proxy of the environment is never asked for an address on this machine.
+    with httpx.Client(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
+        while time.perf_counter() - server.started_s < launch.ready_timeout_s:
+            _check_starting(server)
+            if _is_healthy(client, launch.health_url) and _is_listening(server):
+                return
+            server.guard.wait(POLL_S)
+    what = f"the server was not ready after {launch.ready_timeout_s:g} s; its last words"
+    raise ServerFailed(FailureKind.START_TIMEOUT, what, launch.log, last_line(server.guard.log_tail()))
+
+
+def _check_starting(server: Server) -> None:
+    exit_code = server.guard.exit_code()
+    if exit_code is not None:
+        launch = server.launch
+        fault = classify(exit_code, server.guard.log_tail(), launch.patterns, FailureKind.EXITED_AT_START)
+        what = f"the server did not start ({_spelt(exit_code)})"
+        raise ServerFailed(fault.kind, what, launch.log, fault.evidence)
+
+
+def _is_healthy(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _is_listening(server: Server) -> bool:
+    """Whether the answer came from our server, and not from somebody else's on the same port."""
+    port = httpx.URL(server.launch.health_url).port
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(server.guard.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                sockets = process.net_connections(kind="tcp")
+                if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets):
+                    return True
+    return False
+
+
+def _spelt(exit_code: int) -> str:
+    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"

@@ -1,0 +1,15 @@
+"""One option: `--real-engines` runs the tests that start a real vLLM or SGLang."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--real-engines", action="store_true", help="also run the tests that start real engines")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--real-engines"):
+        return
+    for item in items:
+        if item.get_closest_marker("real_engine"):
+            item.add_marker(pytest.mark.skip(reason="starts a real engine; run with --real-engines"))

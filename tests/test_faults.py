@@ -1,0 +1,167 @@
+"""The lines are what vLLM 0.32 on a CPU said when it was provoked, and what users of GPUs reported."""
+
+import pytest
+
+from launchers.engines import ENGINES
+from launchers.faults import Fault, Pattern, classify, last_line
+from tuner.errors import FailureKind
+
+UNKNOWN_FLAG = """\
+usage: vllm [-h] [-v]
+            {chat,complete,serve,launch,bench,collect-env,download-kernels,preload,run-batch,snapshot}
+            ...
+vllm: error: unrecognized arguments: --swap-space 4
+"""
+BAD_CHOICE = """\
+usage: vllm serve [model_tag] [options]
+vllm serve: error: argument --kv-cache-dtype: invalid choice: 'fp4' (choose from 'auto', 'bfloat16', 'fp8')
+"""
+BAD_VALUE = """\
+(APIServer pid=8056) INFO 11-21 01:09:54 [arg_utils.py:1] non-default args: {'gpu_memory_utilization': 3.0}
+Traceback (most recent call last):
+  File "vllm/engine/arg_utils.py", line 2265, in create_engine_config
+    cache_config = CacheConfig(
+                   ^^^^^^^^^^^^
+pydantic_core._pydantic_core.ValidationError: 1 validation error for CacheConfig
+gpu_memory_utilization
+  Input should be less than or equal to 1 [type=less_than_equal, input_value=3.0, input_type=float]
+    For further information visit https://errors.pydantic.dev/2.14/v/less_than_equal
+"""
+BUDGET_BELOW_BATCH = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
+  Value error, max_num_batched_tokens (32) must be greater than or equal to max_num_seqs (64). [type=value_error]
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+HEADS_NOT_DIVISIBLE = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig
+  Value error, Total number of attention heads (4) must be divisible by tensor parallel size (3). [type=value_error]
+"""
+NO_KV_ROOM = """\
+(EngineCore pid=8138) ERROR 11-21 01:10:41 [core.py:1510]     _check_enough_kv_cache_memory(
+(EngineCore pid=8138) ERROR 11-21 01:10:41 [core.py:1510]     raise ValueError(
+(EngineCore pid=8138) ERROR 11-21 01:10:41 [core.py:1510] ValueError: No available memory for the cache blocks. Try
+ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
+"""
+CONTEXT_TOO_LONG = """\
+(EngineCore_DP0 pid=1094) ValueError: To serve at least one request with the models's max seq len (262144), (24.0 GiB
+"""
+KV_ABOVE_RAM = """\
+(Worker pid=8410) ERROR 11-21 01:11:02 [multiproc_executor.py:900] ValueError: Available memory on node 0 (7.19/8.96 \
+GiB) on kv cache allocation is less than requested memory for kv (4000.0 GiB). Decrease --kv-cache-memory-bytes
+"""
+WEIGHTS_DO_NOT_FIT = """\
+(EngineCore_DP0 pid=8884)   File "torch/nn/modules/module.py", line 1784, in _call_impl
+(EngineCore_DP0 pid=8884) torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 786.00 MiB. GPU 0 has a total
+(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+SAMPLER_WARM_UP = """\
+(VllmWorker rank=7 pid=10948) ERROR 03-16 06:12:38 [multiproc_executor.py:375] RuntimeError: CUDA out of memory \
+occurred when warming up sampler with 1024 dummy requests. Please try lowering `max_num_seqs` or `gpu_memory_utilization`
+"""
+GPU_IN_USE = """\
+(EngineCore_DP0 pid=17374) ERROR 09-28 15:47:24 [core.py:718] ValueError: Free memory on device (3.22/4.0 GiB) on \
+startup is less than desired GPU memory utilization (0.9, 3.6 GiB).
+"""
+PORT_TAKEN = """\
+(APIServer pid=8931) INFO 11-21 01:12:10 [entry.py:12] vLLM API server version 0.32.0
+Traceback (most recent call last):
+  File "vllm/entrypoints/launchers/launcher.py", line 348, in create_server_socket
+    sock.bind(addr)
+OSError: [Errno 98] Address already in use
+"""
+NO_SUCH_FOLDER = """\
+huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/model'
+"""
+NO_SUCH_REPOSITORY = """\
+huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder for the specified
+"""
+SGLANG_POOL = """\
+[2025-09-22 10:25:22 TP0] Load weight end. type=Qwen2ForCausalLM, dtype=torch.bfloat16, avail mem=1.53 GB
+[2025-09-22 10:25:23 TP0] Scheduler hit an exception: Traceback (most recent call last):
+RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.
+"""
+SGLANG_GRAPHS = """\
+[2025-09-22 10:25:22 TP0] Capture cuda graph begin. This can take up to several minutes. avail mem=8.73 GB
+Exception: Capture cuda graph failed: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 7 has a total capacity
+Possible solutions:
+1. set --mem-fraction-static to a smaller value (e.g., 0.8 or 0.7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "log", "kind", "evidence"),
+    [
+        ("vllm", UNKNOWN_FLAG, FailureKind.BAD_FLAG, "vllm: error: unrecognized arguments: --swap-space 4"),
+        (
+            "vllm",
+            BAD_CHOICE,
+            FailureKind.BAD_FLAG,
+            "vllm serve: error: argument --kv-cache-dtype: invalid choice: 'fp4'",
+        ),
+        ("vllm", BAD_VALUE, FailureKind.BAD_FLAG, "gpu_memory_utilization: Input should be less than or equal to 1"),
+        ("vllm", BUDGET_BELOW_BATCH, FailureKind.BAD_COMBINATION, "max_num_batched_tokens (32) must be greater than"),
+        ("vllm", HEADS_NOT_DIVISIBLE, FailureKind.BAD_COMBINATION, "Total number of attention heads (4) must be"),
+        ("vllm", NO_KV_ROOM, FailureKind.OUT_OF_MEMORY, "ValueError: No available memory for the cache blocks."),
+        ("vllm", CONTEXT_TOO_LONG, FailureKind.OUT_OF_MEMORY, "ValueError: To serve at least one request"),
+        ("vllm", KV_ABOVE_RAM, FailureKind.OUT_OF_MEMORY, "ValueError: Available memory on node 0 (7.19/8.96 GiB)"),
+        ("vllm", WEIGHTS_DO_NOT_FIT, FailureKind.OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory."),
+        (
+            "vllm",
+            SAMPLER_WARM_UP,
+            FailureKind.OUT_OF_MEMORY,
+            "RuntimeError: CUDA out of memory occurred when warming",
+        ),
+        ("vllm", GPU_IN_USE, FailureKind.OUT_OF_MEMORY, "ValueError: Free memory on device (3.22/4.0 GiB)"),
+        ("vllm", PORT_TAKEN, FailureKind.PORT_IN_USE, "OSError: [Errno 98] Address already in use"),
+        ("vllm", NO_SUCH_FOLDER, FailureKind.MODEL_MISSING, "huggingface_hub.errors.HFValidationError: Repo id"),
+        ("vllm", NO_SUCH_REPOSITORY, FailureKind.MODEL_MISSING, "huggingface_hub.errors.LocalEntryNotFoundError:"),
+        ("sglang", SGLANG_POOL, FailureKind.OUT_OF_MEMORY, "RuntimeError: Not enough memory. Please try"),
+        (
+            "sglang",
+            SGLANG_GRAPHS,
+            FailureKind.OUT_OF_MEMORY,
+            "Exception: Capture cuda graph failed: CUDA out of memory.",
+        ),
+    ],
+)
+def test_the_log_of_a_failed_start_says_what_to_blame(engine, log, kind, evidence):
+    fault = classify(1, log, ENGINES[engine].patterns, FailureKind.EXITED_AT_START)
+    assert fault.kind is kind
+    assert fault.evidence.startswith(evidence)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "log", "evidence"),
+    [
+        pytest.param(1, "", "it said nothing", id="an empty log"),
+        pytest.param(3, "starting\n\n", "starting", id="no exception: the last line"),
+        pytest.param(1, "KeyError: 'x'\nbye\n", "KeyError: 'x'", id="the last exception"),
+        pytest.param(1, "KeyError: 'x'\nRuntimeError: See root cause above.\n", "KeyError: 'x'", id="not its echo"),
+        pytest.param(-11, "", "killed by SIGSEGV", id="a signal"),
+        pytest.param(-9, "KeyError: 'long ago'", "killed by SIGKILL: the kernel's", id="SIGKILL needs no exception"),
+        pytest.param(1, "\x1b[31mKeyError: 'red'\x1b[0m", "KeyError: 'red'", id="colours are taken off"),
+    ],
+)
+def test_what_no_pattern_knows_is_told_by_its_last_words(exit_code, log, evidence):
+    fault = classify(exit_code, log, (), FailureKind.DIED_UNDER_LOAD)
+    assert fault.kind is FailureKind.DIED_UNDER_LOAD
+    assert fault.evidence.startswith(evidence)
+
+
+def test_a_mere_warning_is_not_blamed():
+    log = "(APIServer pid=1) WARNING 11-21 01:09:54 [x.py:1] fp8 is not supported on this device\nKeyError: 'x'\n"
+    fault = classify(1, log, ENGINES["vllm"].patterns, FailureKind.EXITED_AT_START)
+    assert fault == Fault(FailureKind.EXITED_AT_START, "KeyError: 'x'")
+
+
+def test_patterns_count_in_their_order_and_evidence_is_short():
+    patterns = (Pattern("b", FailureKind.BAD_FLAG), Pattern("a", FailureKind.PORT_IN_USE))
+    fault = classify(1, "a\nb" + "x" * 10_000, patterns, FailureKind.EXITED_AT_START)
+    assert fault.kind is FailureKind.BAD_FLAG
+    assert len(fault.evidence) == 300
+
+
+def test_the_last_line_is_one_that_says_something():
+    assert last_line("(EngineCore pid=9) INFO 11-21 01:02:03 [core.py:12] loading weights\n \n") == "loading weights"
+    assert last_line("") == ""

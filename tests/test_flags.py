@@ -1,0 +1,113 @@
+import stat
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from launchers.engines import ENGINES
+from launchers.flags import flags_in, installed, unknown_flags, usable_part
+from tuner.config.engine import Knob
+from tuner.errors import EngineMissing
+
+VLLM = ENGINES["vllm"]
+WHY = "A sentence that is long enough to count as a reason."
+HELP = """\
+usage: vllm serve [model_tag] [options]
+
+options:
+  --api-server-count API_SERVER_COUNT, -asc API_SERVER_COUNT
+                        How many API server processes to run, unlike
+                        --never-a-flag, which stands in an explanation.
+  --enable-prefix-caching, --no-enable-prefix-caching
+                        Cache prefixes. (default: True)
+  --max-num-seqs MAX_NUM_SEQS   On the same line as --not-this.
+  -h, --help            show this help message and exit
+"""
+KNOWN = flags_in(HELP)
+
+
+def an_engine_that_says(folder: Path, code: str) -> Path:
+    executable = folder / "vllm"
+    executable.write_text(f"#!{sys.executable}\n{code}\n")
+    executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
+    return executable
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_flags_are_read_from_the_lines_that_define_them():
+    assert sorted(KNOWN) == [
+        "--api-server-count",
+        "--enable-prefix-caching",
+        "--help",
+        "--max-num-seqs",
+        "--no-enable-prefix-caching",
+        "-asc",
+        "-h",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "unknown"),
+    [
+        pytest.param(["--max-num-seqs", "-1"], (), id="a negative number is no flag"),
+        pytest.param(["--max_num_seqs=8"], (), id="underscores and = are allowed"),
+        pytest.param(["--api-server-count.x", "1"], (), id="a key of a JSON flag"),
+        pytest.param(["--swap-space", "4", "--nope=1"], ("--swap-space", "--nope"), id="in their order"),
+    ],
+)
+def test_unknown_flags_are_named(words, unknown):
+    assert unknown_flags(words, KNOWN) == unknown
+
+
+def test_a_range_whose_flag_is_unknown_is_not_usable():
+    known = Knob(why=WHY, flag="--max-num-seqs", range=(1, 8), default=1)
+    unknown = Knob(why=WHY, flag="--swap-space", range=(1, 8), default=1)
+    assert usable_part(known, KNOWN) == (known, ())
+    assert usable_part(unknown, KNOWN) == (None, ("--swap-space",))
+
+
+def test_choices_lose_only_what_the_engine_does_not_know():
+    def a_knob(**choices: list[str]) -> Knob:
+        return Knob(why=WHY, choices=choices, default="off")
+
+    whole = a_knob(off=[], on=["--enable-prefix-caching"])
+    assert usable_part(whole, KNOWN) == (whole, ())
+    part, lacking = usable_part(a_knob(off=[], on=["--enable-prefix-caching"], more=["--nope"]), KNOWN)
+    assert part == whole
+    assert lacking == ("--nope",)
+    assert usable_part(a_knob(off=[], more=["--nope"]), KNOWN) == (None, ("--nope",))
+
+
+def test_help_is_asked_once_and_again_after_an_upgrade(tmp_path):
+    asked = tmp_path / "asked"
+    code = f"open({str(asked)!r}, 'a').write('x')\nprint({HELP!r})"
+    executable = an_engine_that_says(tmp_path, code)
+    assert installed(VLLM, executable).flags == KNOWN
+    assert installed(VLLM, executable).flags == KNOWN
+    assert asked.read_text() == "x"
+    an_engine_that_says(tmp_path, code + "\nprint('  --new')")
+    assert installed(VLLM, executable).flags == KNOWN | {"--new"}
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        pytest.param("import sys; sys.exit('no torch here')", "exit code 1: no torch here", id="it fails"),
+        pytest.param("print('hello')", "names no flags", id="it is something else"),
+    ],
+)
+def test_an_engine_that_does_not_explain_itself_is_missing(tmp_path, code, complaint):
+    with pytest.raises(EngineMissing, match=complaint):
+        installed(VLLM, an_engine_that_says(tmp_path, code))
+
+
+def test_the_version_is_that_of_the_package_beside_the_executable(tmp_path):
+    executable = an_engine_that_says(tmp_path, f"print({HELP!r})")
+    assert installed(replace(VLLM, distribution="pytest"), executable).version == version("pytest")
+    assert installed(replace(VLLM, distribution="goodtune-no-such-package"), executable).version == ""
