@@ -1,0 +1,67 @@
+"""The live view: redrawn in place at the foot of a terminal while what has ended scrolls up above it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from tuner.config.plan import Plan
+from tuner.events import Event, Listener, Note, StudyStarted, TrialEnded
+from tuner.terminal.progress import advanced, beginning
+from tuner.terminal.screen import Moment, end_line, opening_line, screen
+
+REDRAWS_PER_S = 4
+
+
+@contextmanager
+def live_view(plan: Plan, console: Console) -> Iterator[Listener]:
+    """A listener that draws on `console`; the cursor and the line below the view are given back at the end."""
+    view = _View(plan, console)
+    with Live(
+        console=console, get_renderable=view.draw, refresh_per_second=REDRAWS_PER_S, vertical_overflow="crop"
+    ) as live:
+        view.live = live
+        yield view.hear
+
+
+class _View:
+    """What is drawn, between the thread that runs the study and the one that redraws."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.live: Live | None = None
+        self._console = console
+        self._progress = beginning(plan)
+        self._began = time.perf_counter()
+        self._lock = threading.Lock()
+
+    def hear(self, event: Event) -> None:
+        with self._lock:
+            self._progress = advanced(self._progress, event, time.perf_counter() - self._began)
+        line = self._permanent(event)
+        if line and self.live is not None:
+            text = Text(line, no_wrap=True, overflow="ellipsis")
+            self.live.console.print(text)
+
+    def draw(self) -> Group:
+        width, height = self._console.size
+        moment = Moment(time.perf_counter() - self._began, datetime.now())
+        # One column stays free: a full line makes some terminals wrap when they are resized.
+        return Group(*screen(self._progress, moment, width - 1, height - 1))
+
+    def _permanent(self, event: Event) -> str:
+        """The line that stays above the view; empty where the event leaves none."""
+        hour = f"{datetime.now():%H:%M}"
+        match event:
+            case StudyStarted(plan, resumed):
+                again = f"; resumed after {resumed} trials" if resumed else ""
+                return f"{opening_line(plan)}{again}"
+            case TrialEnded(outcome):
+                return f"{hour} {end_line(self._progress, outcome)}"
+            case Note(text, log):
+                return f"{hour} {text}{f' → {log}' if log else ''}"
+        return ""

@@ -1,0 +1,1 @@
+"""Wording: the same numbers, names and sentences for the terminal and the report."""

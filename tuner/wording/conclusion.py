@@ -1,0 +1,285 @@
+"""The conclusion of a study in words: headline, sentence, default against best, what to watch. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.config.plan import Plan
+from tuner.outcome import Outcome
+from tuner.score import Percentiles, Score
+from tuner.summary import Point, Summary, VerdictWord
+from tuner.wording.naming import (
+    METRICS,
+    broken_limit,
+    differences,
+    ending,
+    failure_text,
+    limits_text,
+    naming_of,
+    short,
+    trial_name,
+)
+from tuner.wording.numbers import (
+    HOUR_S,
+    device,
+    dollars,
+    dollars_per_million_tokens,
+    duration,
+    goodput,
+    gpu_time,
+    interval,
+    latency,
+    limit,
+    load_text,
+    more_requests,
+    number,
+    share,
+    wanted_share,
+)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict as a glyph and a few words; `good` where there is something to deploy."""
+
+    glyph: str
+    words: str
+    good: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of the default and of the best. `holds`: whether what is deployed meets the limit in `note`."""
+
+    label: str
+    default: str
+    best: str
+    holds: bool | None = None
+    note: str = ""
+
+
+def headline(summary: Summary) -> Headline:
+    """The verdict in capitals, as the terminal and the page head it."""
+    name = trial_name(summary.best.trial) if summary.best else ""
+    heads: Mapping[VerdictWord, Headline] = {
+        "deploy": Headline("✓", f"DEPLOY {name}".strip(), True),
+        "keep-default": Headline("✓", "KEEP THE DEFAULT", True),
+        "inconclusive": Headline("?", "INCONCLUSIVE", False),
+        "nothing-meets-slo": Headline("▽", "NOTHING TO DEPLOY", False),
+        "interrupted": Headline("‖", "INTERRUPTED", False),
+    }
+    return heads[summary.verdict]
+
+
+def sentence(summary: Summary, plan: Plan) -> str:
+    """The verdict as one sentence, with the gain and its interval where there is one."""
+    sentences: Mapping[VerdictWord, Callable[[Summary, Plan], str]] = {
+        "deploy": _deploy,
+        "keep-default": _keep_default,
+        "inconclusive": _inconclusive,
+        "nothing-meets-slo": _nothing,
+        "interrupted": _interrupted,
+    }
+    return sentences[summary.verdict](summary, plan)
+
+
+def deployed(summary: Summary) -> Point | None:
+    """The point whose command the user should run: the default where it is kept, else the best."""
+    return summary.default or summary.best if summary.verdict == "keep-default" else summary.best
+
+
+def percentile_name(attainment: float) -> str:
+    """The highest percentile that an SLO with this attainment says something about."""
+    if attainment >= 0.99:
+        return "p99"
+    return "p90" if attainment >= 0.9 else "p50"
+
+
+def at_percentile(of: Point | Score, metric: str, attainment: float) -> float | None:
+    """The metric's percentile that an SLO with this attainment speaks of, in seconds; None where nothing was seen."""
+    percentiles: Percentiles | None = getattr(of, metric)
+    return None if percentiles is None else float(getattr(percentiles, percentile_name(attainment)))
+
+
+def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
+    """Default against best, figure by figure; a cell is empty where its point does not exist."""
+    per, slo, both = device(plan), plan.slo, (summary.default, summary.best)
+    unit = "users" if any(point and "users" in point.load for point in both) else "req/s"
+    rows = [
+        _row(summary, f"goodput, req/s per {per}", goodput),
+        _row(summary, f"at a load, {unit} per {per}, of", lambda point: number(offered_per_gpu(point))),
+    ]
+    if any(point and point.gpus > 1 for point in both):
+        rows.append(_row(summary, f"{per}s per server", lambda point: str(point.gpus)))
+    price = plan.box.gpu.dollars_per_hour
+    if price is not None:
+        note = f"${price:.2f} per {per}-hour"
+        rows.append(_row(summary, "$ per million out tokens", lambda point: _cost(point, price), note=note))
+    rows += [_latency_row(summary, name, slo.attainment, bound) for name, bound in slo.limits.present().items()]
+    chosen = deployed(summary)
+    holds = chosen.attainment >= slo.attainment if chosen else None
+    note = f"need {wanted_share(slo.attainment)}"
+    rows.append(_row(summary, "requests inside the SLO", lambda point: share(point.attainment), holds, note))
+    rows.append(_row(summary, f"output tok/s per {per}", lambda point: number(point.throughput_tok_s_per_gpu)))
+    rows.append(_row(summary, "output tok/s per user", lambda point: number(point.tok_s_per_user)))
+    return tuple(rows)
+
+
+def offered_per_gpu(point: Point) -> float:
+    """The load in req/s or users, per GPU."""
+    return next(iter(point.load.values())) / point.gpus
+
+
+def closest(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The trial whose best probe came nearest to the SLO; None where nothing was measured."""
+    measured = [outcome for outcome in outcomes if outcome.best is not None]
+    return max(measured, key=lambda outcome: outcome.best.attainment if outcome.best else 0.0, default=None)
+
+
+def what_breaks(outcomes: Sequence[Outcome]) -> str:
+    """Which limit stops the trials that started, and why others did not start: `TPOT in 39 of 39 that started`."""
+    started = [outcome.best for outcome in outcomes if outcome.best is not None]
+    broken = Counter(name for score in started if (name := broken_limit(score)))
+    failures = Counter(failure_text(outcome.failure) for outcome in outcomes if outcome.failure)
+    parts = [f"{name} in {count} of {len(started)} that ran" for name, count in broken.most_common(2)]
+    parts += [f"{count} {reason}" for reason, count in failures.most_common(3)]
+    return ", ".join(parts) or "nothing was measured"
+
+
+def counts(summary: Summary) -> str:
+    """`48 tried · 30 measured · 9 stopped early · 7 infeasible · 2 failed`; zeros are left out."""
+    trials = summary.trials
+    named = {
+        "measured": trials.measured,
+        "stopped early": trials.pruned,
+        "infeasible": trials.infeasible,
+        "failed": trials.failed,
+    }
+    return " · ".join([f"{trials.total} tried", *(f"{count} {word}" for word, count in named.items() if count)])
+
+
+def cost(summary: Summary, plan: Plan) -> str:
+    """GPU time and its price; simulated time costs nothing and is called so."""
+    spent = gpu_time(summary.cost.gpu_s, device(plan))
+    if plan.box.simulation == "virtual":
+        return f"{spent} of virtual time in {duration(summary.cost.wall_s)}"
+    price = plan.box.gpu.dollars_per_hour
+    in_dollars = f" ({dollars(summary.cost.gpu_s / HOUR_S * price)})" if price and not summary.simulated else ""
+    return f"{spent}{in_dollars} in {duration(summary.cost.wall_s)}"
+
+
+def cautions(summary: Summary, plan: Plan) -> tuple[str, ...]:
+    """What a reader must know before deploying."""
+    said = []
+    if summary.simulated:
+        said.append(f"Simulated {plan.box.title}: measure it on real {device(plan)}s before you rely on it.")
+    point = deployed(summary)
+    if point is not None:
+        naming = naming_of(plan)
+        knobs = next(engine.knobs for engine in plan.engines if engine.name == point.engine)
+        changed = differences(naming, point.engine, point.configuration)
+        said += [
+            f"{short(name)} can change the model's answers: check their quality."
+            for name in changed
+            if knobs[name].changes_answers
+        ]
+        replicas = len(plan.box.gpus) // point.gpus
+        if replicas > 1:
+            total = number(point.goodput_rps_per_gpu * point.gpus * replicas)
+            said.append(f"The whole box: {replicas} such servers, {total} req/s, assuming even routing.")
+    return tuple(said)
+
+
+def next_steps(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """What to try when nothing meets the SLO, cheapest first: an option of `tune`, and what it does."""
+    steps = [
+        ("--slo-scale 1.5", f"every limit half as long again; now {limits_text(plan.slo.limits)}"),
+        ("--attainment 0.9", f"fewer requests must meet them; now {wanted_share(plan.slo.attainment)}"),
+    ]
+    if plan.slo.attainment <= 0.9:
+        steps.pop()
+    return (*steps, ("--model …", "a smaller or quantised model"))
+
+
+def closest_text(outcome: Outcome, plan: Plan) -> str:
+    """`89.2 % in SLO at 1.1 req/s per GPU (need 95 %)`."""
+    assert outcome.best is not None, "closest() gives only trials that were measured"
+    where = load_text(outcome.best.load)
+    return f"{share(outcome.best.attainment)} in SLO at {where} (need {wanted_share(plan.slo.attainment)})"
+
+
+def default_holds_nothing(outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """What to say of a default that holds the SLO at no load, or that could not be measured."""
+    tried = next((outcome for outcome in outcomes if outcome.configuration.is_default), None)
+    if tried is None:
+        return "was not measured"
+    if tried.best is None:
+        return f"was not measured: {ending(tried)}"
+    return f"holds the SLO at no load: at best {closest_text(tried, plan)}"
+
+
+def _deploy(summary: Summary, plan: Plan) -> str:
+    best = summary.best
+    if summary.gain is not None:
+        gain = _capital(more_requests(summary.gain.ratio))
+        return f"{gain} per {device(plan)} inside the SLO than the default ({interval(summary.gain)})"
+    if best is None:
+        return "A configuration holds the SLO"
+    at = f"{goodput(best)} req/s per {device(plan)} inside the SLO"
+    return f"{at}; the default holds it at no load" if summary.default is None else at
+
+
+def _keep_default(summary: Summary, plan: Plan) -> str:
+    if summary.gain is None:
+        return "Nothing that was tried beats the engine's own default"
+    rival = more_requests(summary.gain.ratio)
+    return f"Nothing beats it measurably: the best rival serves {rival} ({interval(summary.gain)})"
+
+
+def _inconclusive(summary: Summary, plan: Plan) -> str:
+    if summary.gain is None:
+        return "The study cannot tell whether anything beats the default"
+    seems = more_requests(summary.gain.ratio)
+    return f"It seems {seems} per {device(plan)}, but the interval is too wide ({interval(summary.gain)})"
+
+
+def _nothing(summary: Summary, plan: Plan) -> str:
+    if summary.trials.total == 0:
+        return "No configuration was measured"
+    need = "" if plan.slo.attainment == 0 else f"{wanted_share(plan.slo.attainment)} of "
+    total = summary.trials.total
+    whom = "The one configuration tried does not keep" if total == 1 else f"None of {total} configurations keeps"
+    return f"{whom} {need}requests inside the SLO at any load"
+
+
+def _interrupted(summary: Summary, plan: Plan) -> str:
+    if summary.best is None:
+        return "Stopped before any configuration held the SLO"
+    best = summary.best
+    return f"Best so far {trial_name(best.trial)}: {goodput(best)} req/s per {device(plan)}, not confirmed"
+
+
+def _row(
+    summary: Summary, label: str, show: Callable[[Point], str], holds: bool | None = None, note: str = ""
+) -> Row:
+    default, best = summary.default, summary.best
+    return Row(label, show(default) if default else "", show(best) if best else "", holds, note)
+
+
+def _latency_row(summary: Summary, metric: str, attainment: float, bound: float) -> Row:
+    chosen = deployed(summary)
+    seen = at_percentile(chosen, metric, attainment) if chosen else None
+    gaps = ", all gaps" if metric == "itl_s" else ""
+    label = f"{METRICS[metric]} {percentile_name(attainment)}{gaps}"
+    holds = None if seen is None else seen <= bound
+    note = f"limit {limit(bound)}"
+    return _row(summary, label, lambda point: latency(at_percentile(point, metric, attainment)), holds, note)
+
+
+def _cost(point: Point, dollars_per_hour: float) -> str:
+    price = dollars_per_million_tokens(dollars_per_hour, point.throughput_tok_s_per_gpu)
+    return number(price, 2)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
