@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Iterator
 import numpy as np
 
 from tuner.load.recorder import Recorder
-from tuner.load.wire import Ending, Job, arrivals_s
+from tuner.load.wire import Ended, Job, arrivals_s
 from tuner.target import ClosedLoop, OpenLoop
 
 # A server that refuses at once would otherwise be asked thousands of times a second by users who never wait.
-FAILURE_PAUSE_S = 0.5
+REFUSAL_PAUSE_S = 0.5
 # uvloop's timers are whole milliseconds and may fire one early.
 TIMER_STEP_S = 0.001
 
-Send = Callable[[int, float], Awaitable[Ending]]
+Send = Callable[[int, float], Awaitable[Ended]]
 """Sends the request in this row, due at this time, and follows it to its end."""
 
 
@@ -82,10 +82,10 @@ class Offer:
 
     async def _turn(self, row: int, due_s: float) -> float:
         await self._sleep_until(due_s)
-        how = await self._send(row, due_s)
+        ended = await self._send(row, due_s)
         self._counted -= self._counts(due_s)
         self._changed.set()
-        return self._recorder.now_s() + (FAILURE_PAUSE_S if how is Ending.BROKE else 0.0)
+        return ended.at_s + (REFUSAL_PAUSE_S if ended.is_refusal else 0.0)
 
     def _expect(self, due_s: float) -> None:
         self._counted += self._counts(due_s)

@@ -28,9 +28,11 @@ class Recorder:
         self._read_bytes.append(len(data))
         self._raw += data
 
-    def ended(self, row: int, how: Ending, http_status: int, reason: str = "") -> None:
+    def ended(self, row: int, how: Ending, http_status: int, reason: str) -> Ended:
         """Note that request `row` is over now."""
-        self._ended.append(Ended(row, self.now_s(), how, http_status, reason))
+        ended = Ended(row, self.now_s(), how, http_status, reason)
+        self._ended.append(ended)
+        return ended
 
     def take(self) -> Batch:
         """Everything since the last `take`."""

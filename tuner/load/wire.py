@@ -81,6 +81,11 @@ class Ended:
     http_status: int
     reason: str = ""
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server, or the lack of one, turned the request away."""
+        return self.how is Ending.BROKE or (self.how is Ending.BODY_ENDED and self.http_status != 200)
+
 
 @dataclass(frozen=True)
 class Ready:

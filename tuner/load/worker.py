@@ -17,7 +17,7 @@ from tuner.load.offer import Offer
 from tuner.load.prompts import Bodies
 from tuner.load.recorder import Recorder
 from tuner.load.transport import TRANSPORT_ERRORS, open_client, reads, reason
-from tuner.load.wire import Ending, Followed, Job, Over, Ready
+from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
 from tuner.target import ClosedLoop
 
 FLUSH_PERIOD_S = 0.1
@@ -73,7 +73,7 @@ class _Sender:
         self._recorder = recorder
         self._timeout_s = timeout_s
 
-    async def send(self, row: int, due_s: float) -> Ending:
+    async def send(self, row: int, due_s: float) -> Ended:
         """Send one request and record its answer. Whatever becomes of it is recorded, not raised."""
         recorder = self._recorder
         status, how, why = 0, Ending.CANCELLED, ""
@@ -91,8 +91,8 @@ class _Sender:
         except TRANSPORT_ERRORS as error:
             how, why = Ending.BROKE, reason(error)
         finally:
-            recorder.ended(row, how, status, why)
-        return how if status in {0, 200} else Ending.BROKE
+            ended = recorder.ended(row, how, status, why)
+        return ended
 
 
 async def _warm(client: httpx.AsyncClient, job: Job) -> None:

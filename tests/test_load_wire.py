@@ -1,0 +1,73 @@
+from array import array
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.load.replay import workers_needed
+from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
+from tuner.requests import Requests, Segment
+from tuner.target import ClosedLoop, Load, OpenLoop, Window
+
+
+def a_batch() -> Batch:
+    ended = Ended(3, 0.9, Ending.BROKE, 200, "reset")
+    return Batch(array("d", [0.5]), array("q", [3]), array("q", [2]), b"\0\xff", [Sent(3, 0.1, 0.2)], [ended])
+
+
+def some_requests(sessions: int, output_tokens: int = 100) -> Requests:
+    """Sessions of two turns."""
+    n = 2 * sessions
+    return Requests(
+        seed=0,
+        prompt_tokens=np.full(n, 4),
+        output_tokens=np.full(n, output_tokens),
+        session=np.repeat(np.arange(sessions), 2),
+        unit_gaps=np.ones(sessions),
+        think_s=np.zeros(n),
+        segments=((Segment(0, 4),),) * n,
+    )
+
+
+def a_job(workers: int, load: Load) -> Job:
+    return Job(Endpoint("http://127.0.0.1:1", "m", 100), some_requests(10), load, Window(1.0, 2.0, 3.0), workers)
+
+
+@given(st.lists(st.integers(1, 200), min_size=1))
+def test_messages_arrive_whole_however_the_pipe_splits_them(sizes):
+    messages = [Ready(), a_batch(), Followed()]
+    data = b"".join(map(frame, messages))
+    unframer, got, at, reads = Unframer(), [], 0, 0
+    while at < len(data):
+        size = sizes[reads % len(sizes)]
+        got += unframer.feed(data[at : at + size])
+        at, reads = at + size, reads + 1
+    assert got == messages
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_session_belongs_to_exactly_one_worker_with_all_its_turns(workers):
+    job = a_job(workers, ClosedLoop(4))
+    assert sorted(session for k in range(workers) for session in job.sessions_of(k)) == list(range(10))
+    assert sorted(row for k in range(workers) for row in job.rows_of(k)) == list(range(20))
+    assert job.rows_of(0)[:2] == [0, 1]
+
+
+def test_sessions_that_arrive_after_the_probe_must_be_over_are_not_prepared():
+    assert a_job(1, OpenLoop(1.0)).sessions_of(0) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "load, cpus, workers",
+    [
+        pytest.param(ClosedLoop(1), 1, 1, id="never none"),
+        pytest.param(ClosedLoop(256), 64, 1, id="256 streams"),
+        pytest.param(ClosedLoop(257), 64, 2, id="more than 256 streams"),
+        pytest.param(OpenLoop(50.0), 64, 1, id="10k chunks/s"),
+        pytest.param(OpenLoop(125.0), 64, 3, id="25k chunks/s"),
+        pytest.param(ClosedLoop(5000), 8, 4, id="half the cores are the server's"),
+    ],
+)
+def test_there_is_a_worker_for_each_256_streams_or_10k_chunks_a_second(load, cpus, workers):
+    assert workers_needed(some_requests(10, output_tokens=100), load, cpus) == workers
