@@ -10,8 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from launchers.engine import Engine
-from tuner.config.engine import Knob
-from tuner.errors import EngineMissing
+from tuner.config.engine import EngineSpec, Knob
+from tuner.config.strict import suggestion
+from tuner.errors import ConfigError, EngineMissing
 
 HELP_TIMEOUT_S = 180.0
 VERSION_TIMEOUT_S = 30.0
@@ -56,16 +57,37 @@ def unknown_flags(words: Iterable[str], known: frozenset[str]) -> tuple[str, ...
     return tuple(flag for flag in flags if flag.replace("_", "-").partition(".")[0] not in known)
 
 
+def fitted(spec: EngineSpec, engine: Installed) -> tuple[EngineSpec, tuple[str, ...]]:
+    """`spec` with only the knobs and choices that `engine` knows, and a note for each that had to go. Pure."""
+    knobs: dict[str, Knob] = {}
+    notes: list[str] = []
+    for name, knob in spec.knobs.items():
+        usable, lacking = usable_part(knob, engine.flags)
+        if usable:
+            knobs[name] = usable
+        if lacking:
+            what = f"some choices of {name} are" if usable else f"{name} is"
+            notes.append(f"{what} left out: {spec.title} {engine.version} has no {', '.join(lacking)}")
+    return spec.model_copy(update={"knobs": knobs}), tuple(notes)
+
+
 def usable_part(knob: Knob, known: frozenset[str]) -> tuple[Knob | None, tuple[str, ...]]:
-    """`knob` with the choices this engine knows (None if too few are left), and the flags it does not know. Pure."""
+    """`knob` with the choices this engine knows (None: not enough of it), and the flags it does not know. Pure."""
     if knob.choices is None:
         lacking = unknown_flags([knob.flag or ""], known)
         return (None if lacking else knob), lacking
     lacking = tuple(dict.fromkeys(flag for flags in knob.choices.values() for flag in unknown_flags(flags, known)))
     kept = {name: flags for name, flags in knob.choices.items() if not unknown_flags(flags, known)}
-    if len(kept) < min(2, len(knob.choices)):
+    if len(kept) < 2 or any(case.value not in kept for case in knob.default):
         return None, lacking
     return knob.model_copy(update={"choices": kept}), lacking
+
+
+def refuse_unknown(extra_flags: Iterable[str], engine: Installed) -> None:
+    """Raise ConfigError if a flag that the user handed over by `--set` is not one of this engine's. Pure."""
+    for flag in unknown_flags(extra_flags, engine.flags):
+        hint = suggestion(flag, engine.flags)
+        raise ConfigError(f"--set {flag.lstrip('-')}: {engine.executable} {engine.version} has no {flag}{hint}")
 
 
 def _version(engine: Engine, executable: Path) -> str:

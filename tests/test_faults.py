@@ -57,7 +57,7 @@ WEIGHTS_DO_NOT_FIT = """\
 """
 SAMPLER_WARM_UP = """\
 (VllmWorker rank=7 pid=10948) ERROR 03-16 06:12:38 [multiproc_executor.py:375] RuntimeError: CUDA out of memory \
-occurred when warming up sampler with 1024 dummy requests. Please try lowering `max_num_seqs` or `gpu_memory_utilization`
+occurred when warming up sampler with 1024 dummy requests. Please try lowering `max_num_seqs`
 """
 GPU_IN_USE = """\
 (EngineCore_DP0 pid=17374) ERROR 09-28 15:47:24 [core.py:718] ValueError: Free memory on device (3.22/4.0 GiB) on \

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from launchers.engines import ENGINES
-from launchers.flags import flags_in, installed, unknown_flags, usable_part
+from launchers.flags import Installed, fitted, flags_in, installed, refuse_unknown, unknown_flags, usable_part
+from tests.builders import an_engine
 from tuner.config.engine import Knob
-from tuner.errors import EngineMissing
+from tuner.errors import ConfigError, EngineMissing
 
 VLLM = ENGINES["vllm"]
 WHY = "A sentence that is long enough to count as a reason."
@@ -82,6 +83,28 @@ def test_choices_lose_only_what_the_engine_does_not_know():
     assert part == whole
     assert lacking == ("--nope",)
     assert usable_part(a_knob(off=[], more=["--nope"]), KNOWN) == (None, ("--nope",))
+
+
+def test_a_knob_whose_default_is_unknown_is_not_usable():
+    choices = {"on": ["--nope"], "off": ["--no-enable-prefix-caching"], "auto": []}
+    assert usable_part(Knob(why=WHY, choices=choices, default="on"), KNOWN) == (None, ("--nope",))
+
+
+def test_a_search_space_is_fitted_to_the_installed_engine_with_a_note_for_what_is_dropped():
+    def a_choice(flag: str) -> Knob:
+        return Knob(why=WHY, choices={"off": [], "on": [flag]}, default="off")
+
+    knobs = {"caching": a_choice("--enable-prefix-caching"), "swap": a_choice("--swap-space")}
+    spec, notes = fitted(an_engine(knobs=knobs), Installed(Path("vllm"), "0.32", KNOWN))
+    assert list(spec.knobs) == ["caching"]
+    assert notes == ("swap is left out: vLLM 0.32 has no --swap-space",)
+
+
+def test_a_flag_the_user_sets_must_be_one_of_the_engines():
+    engine = Installed(Path("bin/vllm"), "0.32", KNOWN)
+    refuse_unknown(["--max-num-seqs", "8"], engine)
+    with pytest.raises(ConfigError, match=r"--set max-num-seq: bin/vllm 0.32 has no .*did you mean '--max-num-seqs'"):
+        refuse_unknown(["--max-num-seq", "8"], engine)
 
 
 def test_help_is_asked_once_and_again_after_an_upgrade(tmp_path):

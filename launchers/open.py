@@ -1,0 +1,88 @@
+"""Which target a study measures: a real engine, or its simulation, as a server process or in virtual time."""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from launchers.command import command_of
+from launchers.engine import Engine
+from launchers.engines import ENGINES
+from launchers.find import find_executable
+from launchers.served import Serving, open_served
+from tuner.config.plan import Plan
+from tuner.configuration import Configuration
+from tuner.errors import ConfigError
+from tuner.target import Target
+
+PORT_VARIABLE = "GOODTUNE_PORT"
+LOG_NAME = "server.log"
+SIMULATED_SERVER = (sys.executable, "-m", "launchers.sim.server")
+
+
+def open_target(
+    plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folder: Path
+) -> AbstractContextManager[Target]:
+    """A server of `configuration` on `gpus`, ready inside the block and gone behind it; its log goes to `folder`.
+
+    Raises ServerFailed, EngineMissing, BoxUnusable.
+    """
+    match plan.box.simulation:
+        case "virtual":
+            from launchers.sim.virtual import open_virtual
+
+            return open_virtual(
+                configuration.engine, configuration, plan.model, plan.box.gpu, plan.workload.acceptance, plan.seed
+            )
+        case "served":
+            return open_served(_simulated(plan, configuration, folder))
+        case None:
+            return open_served(_real(plan, configuration, gpus, folder))
+
+
+def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folder: Path) -> Serving:
+    engine = ENGINES[configuration.engine]
+    executable = find_executable(engine, plan.executables)
+    command = (str(executable), *command_of(plan, configuration)[1:])
+    env = _cpu_environment(engine, plan) if plan.box.gpu.is_cpu else _gpu_environment(gpus)
+    return _serving(engine, plan, command, folder, env)
+
+
+def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Serving:
+    engine = ENGINES[configuration.engine]
+    identity = ("--sim-model", plan.model.name, "--sim-gpu", plan.box.gpu.name)
+    command = (*SIMULATED_SERVER, *command_of(plan, configuration), *identity)
+    return _serving(engine, plan, command, folder, {})
+
+
+def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> Serving:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Serving(
+        engine=engine,
+        command=command,
+        model=plan.model.name,
+        vocab=plan.model.architecture.vocab,
+        log=folder / LOG_NAME,
+        env=env,
+        port=_wanted_port(),
+    )
+
+
+def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, str]:
+    # CUDA numbers the fastest first unless told to count as nvidia-smi does.
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+
+
+def _cpu_environment(engine: Engine, plan: Plan) -> dict[str, str]:
+    chosen = {name: value for name, value in engine.cpu_env.items() if name not in os.environ}
+    # A model in a folder needs no hub, and without one the engine would wait for it.
+    return chosen | ({"HF_HUB_OFFLINE": "1"} if Path(plan.model.path).is_dir() else {})
+
+
+def _wanted_port() -> int:
+    """The port the user insists on (a firewall, a container), or 0 for any."""
+    wanted = os.environ.get(PORT_VARIABLE, "0")
+    if not wanted.isdigit() or int(wanted) > 65535:
+        raise ConfigError(f"{PORT_VARIABLE}={wanted}: a port is a number from 1 to 65535")
+    return int(wanted)

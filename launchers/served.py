@@ -1,0 +1,103 @@
+"""ServedTarget: a supervised server process, real or simulated, driven over HTTP by the load generator."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from launchers.engine import Engine
+from launchers.ports import HOST, reserved_port
+from launchers.supervisor import Launch, Server, running
+from tuner.errors import MeasurementVoid
+from tuner.load.replay import Endpoint, Supervision, replay
+from tuner.requestlog import RequestLog
+from tuner.requests import Requests
+from tuner.target import Load, Watch, Window
+
+RESET_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What to serve and how.
+
+    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any. A cache that cannot be
+    reset within `reset_timeout_s` makes the measurement void.
+    """
+
+    engine: Engine
+    command: tuple[str, ...]
+    model: str
+    vocab: int
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int = 0
+    reset_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class ServedTarget:
+    """A warm server behind HTTP; implements `tuner.target.Target`."""
+
+    serving: Serving
+    server: Server
+    endpoint: Endpoint
+
+    def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
+        """As `Target.replay` says."""
+        return replay(self.endpoint, requests, load, window, Supervision(watch, self.server.check_alive))
+
+    def reset_cache(self) -> None:
+        """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
+
+        Raises MeasurementVoid if that takes too long, ServerFailed if the server has died.
+        """
+        url = f"{self.endpoint.base_url}{self.serving.engine.reset_path}"
+        timeout_s = self.serving.reset_timeout_s
+        deadline_s = time.perf_counter() + timeout_s
+        with httpx.Client(timeout=timeout_s, trust_env=False) as client:
+            while time.perf_counter() < deadline_s:
+                self.server.check_alive()
+                if _has_reset(client, url):
+                    return
+                self.server.guard.wait(RESET_AGAIN_S)
+        raise MeasurementVoid(
+            f"the prefix cache could not be reset within {timeout_s:g} s ({url}): the server is still busy, "
+            "or does not offer it"
+        )
+
+    def clock_s(self) -> float:
+        """Seconds since the server was asked to start."""
+        return time.perf_counter() - self.server.started_s
+
+
+@contextmanager
+def open_served(serving: Serving) -> Iterator[ServedTarget]:
+    """A ready server on a free port; it is gone behind the block. Raises what `supervisor.running` raises."""
+    engine = serving.engine
+    with reserved_port(serving.port) as port:
+        base_url = f"http://{HOST}:{port}"
+        address = ("--host", HOST, "--port", str(port), "--served-model-name", serving.model)
+        launch = Launch(
+            command=(*serving.command, *engine.measuring_flags, *address),
+            health_url=f"{base_url}{engine.health_path}",
+            log=serving.log,
+            env={**engine.measuring_env, **serving.env},
+            patterns=engine.patterns,
+            ready_timeout_s=engine.ready_timeout_s,
+            stop_grace_s=engine.stop_grace_s,
+        )
+        with running(launch) as server:
+            yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab))
+
+
+def _has_reset(client: httpx.Client, url: str) -> bool:
+    """Whether the cache is empty now. vLLM answers 200 also where it has not done it, and says so in the body."""
+    try:
+        answer = client.post(url)
+    except httpx.TransportError:
+        return False
+    return answer.is_success and '"success":false' not in answer.text.replace(" ", "")

@@ -1,0 +1,47 @@
+"""An engine's executable: `fake_engine.py serve MODEL --host H --port P --served-model-name NAME ...`.
+
+What it was started with goes to $FAKE_ENGINE_JOURNAL. It refuses the first $FAKE_ENGINE_REFUSALS cache resets, as
+vLLM does while requests are running. It answers requests as `openai_server` does.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import openai_server
+from aiohttp import web
+
+REFUSALS = int(os.environ.get("FAKE_ENGINE_REFUSALS", "0"))
+
+
+async def main() -> None:
+    Path(os.environ["FAKE_ENGINE_JOURNAL"]).write_text(json.dumps({"argv": sys.argv[1:], "env": dict(os.environ)}))
+    resets = 0
+
+    async def reset(request: web.Request) -> web.Response:
+        nonlocal resets
+        resets += 1
+        return web.json_response({"success": resets > REFUSALS})
+
+    async def count(request: web.Request) -> web.Response:
+        return web.Response(text=str(resets))
+
+    app = web.Application()
+    app[openai_server.SEEN] = openai_server.Seen()
+    app.router.add_post("/v1/completions", openai_server.completions)
+    app.router.add_get("/health", openai_server.health)
+    app.router.add_post("/reset_prefix_cache", reset)
+    app.router.add_get("/resets", count)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, _argument("--host"), int(_argument("--port"))).start()
+    await asyncio.Event().wait()
+
+
+def _argument(flag: str) -> str:
+    return sys.argv[sys.argv.index(flag) + 1]
+
+
+asyncio.run(main())

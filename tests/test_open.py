@@ -1,0 +1,132 @@
+import json
+import socket
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from launchers.engines import ENGINES
+from launchers.open import open_target
+from launchers.served import Serving, open_served
+from tests.builders import a_gpu, a_plan
+from tuner.config.plan import Box, Plan
+from tuner.configuration import Configuration
+from tuner.errors import BoxUnusable, ConfigError, EngineMissing, MeasurementVoid
+from tuner.load.control import get_text
+from tuner.requestlog import Status
+from tuner.requests import Requests, Segment
+from tuner.target import ClosedLoop, Window
+
+FAKE_ENGINE = Path(__file__).parent / "fakes" / "fake_engine.py"
+DEFAULT = Configuration("vllm", {"max_batch_size": 1024}, is_default=True)
+PLAINLY_ANSWERED_TOKENS = 10
+
+
+@pytest.fixture
+def vllm(tmp_path, monkeypatch) -> Path:
+    """A fake vLLM on PATH. Returns where it writes what it was started with."""
+    executable = tmp_path / "bin" / "vllm"
+    executable.parent.mkdir()
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE_ENGINE}" "$@"\n')
+    executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
+    journal = tmp_path / "journal.json"
+    monkeypatch.setenv("PATH", f"{executable.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("FAKE_ENGINE_JOURNAL", str(journal))
+    for variable in ("GOODTUNE_VLLM", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    return journal
+
+
+def a_real_plan(*, is_cpu: bool = False, **overrides: Any) -> Plan:
+    return a_plan(box=Box(a_gpu(is_cpu=is_cpu), (0, 1, 2, 3), None), **overrides)
+
+
+def some_requests(n: int) -> Requests:
+    return Requests(
+        seed=0,
+        prompt_tokens=np.full(n, PLAINLY_ANSWERED_TOKENS),
+        output_tokens=np.full(n, 5),
+        session=np.arange(n),
+        unit_gaps=np.ones(n),
+        think_s=np.zeros(n),
+        segments=tuple((Segment(i, PLAINLY_ANSWERED_TOKENS),) for i in range(n)),
+    )
+
+
+def test_a_real_engine_is_started_with_the_deployable_command_and_an_address_of_this_machine(vllm, tmp_path):
+    with open_target(a_real_plan(extra_flags=("--seed", "1")), DEFAULT, (2, 3), tmp_path / "trial") as target:
+        assert target.clock_s() > 0
+    started = json.loads(vllm.read_text())
+    model = "Qwen/Qwen2.5-7B-Instruct"
+    *words, host_flag, host, port_flag, _port, name_flag, name = started["argv"]
+    assert words == ["serve", model, "--seed", "1"]
+    assert [host_flag, host, port_flag, name_flag, name] == [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "--served-model-name",
+        "qwen-7b",
+    ]
+    assert started["env"]["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert started["env"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert started["env"]["VLLM_NO_USAGE_STATS"] == "1"
+    assert (tmp_path / "trial" / "server.log").exists()
+
+
+def test_a_box_without_gpus_gets_a_cpus_environment_but_what_the_user_has_set_stays(vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with open_target(a_real_plan(is_cpu=True), DEFAULT, (0,), tmp_path):
+        pass
+    started = json.loads(vllm.read_text())
+    assert "--enforce-eager" in started["argv"]
+    assert started["env"]["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert started["env"]["OMP_NUM_THREADS"] == "7"
+    assert "CUDA_VISIBLE_DEVICES" not in started["env"]
+
+
+def test_a_target_replays_requests_and_its_clock_goes_on(vllm, tmp_path):
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        ready_s = target.clock_s()
+        log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+        assert target.clock_s() > ready_s + 0.3
+    assert log.counted.any()
+    assert (log.status[log.counted] == Status.OK).all()
+
+
+def test_a_cache_is_reset_when_the_engine_says_so_and_not_when_it_refuses(vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_ENGINE_REFUSALS", "2")
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        target.reset_cache()
+        assert get_text(f"{target.endpoint.base_url}/resets") == "3"
+
+
+def test_an_engine_that_cannot_reset_its_cache_makes_the_measurement_void(vllm, tmp_path):
+    engine = replace(ENGINES["vllm"], reset_path="/no-such-path")
+    command = ("vllm", "serve", "model")
+    serving = Serving(engine, command, "name", vocab=1000, log=tmp_path / "server.log", reset_timeout_s=0.3)
+    with open_served(serving) as target, pytest.raises(MeasurementVoid, match="could not be reset"):
+        target.reset_cache()
+
+
+def test_a_missing_engine_and_a_busy_port_are_told_before_anything_starts(vllm, tmp_path, monkeypatch):
+    with pytest.raises(EngineMissing, match="--engine-bin=/nowhere"):
+        open_target(a_real_plan(executables={"vllm": "/nowhere"}), DEFAULT, (0,), tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        monkeypatch.setenv("GOODTUNE_PORT", str(port))
+        with (
+            pytest.raises(BoxUnusable, match=f"port {port} of 127.0.0.1 cannot be used"),
+            open_target(a_real_plan(), DEFAULT, (0,), tmp_path),
+        ):
+            pass
+    monkeypatch.setenv("GOODTUNE_PORT", "http")
+    with pytest.raises(ConfigError, match="GOODTUNE_PORT=http"):
+        open_target(a_real_plan(), DEFAULT, (0,), tmp_path)
+    assert not vllm.exists()
+    assert not psutil.Process().children()
