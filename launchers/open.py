@@ -13,10 +13,8 @@ from launchers.find import find_executable
 from launchers.served import Serving, open_served
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
-from tuner.errors import ConfigError
 from tuner.target import Target
 
-PORT_VARIABLE = "GOODTUNE_PORT"
 LOG_NAME = "server.log"
 SIMULATED_SERVER = (sys.executable, "-m", "launchers.sim.server")
 
@@ -65,7 +63,7 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         vocab=plan.model.architecture.vocab,
         log=folder / LOG_NAME,
         env=env,
-        port=_wanted_port(),
+        port=plan.port or 0,
     )
 
 
@@ -78,11 +76,3 @@ def _cpu_environment(engine: Engine, plan: Plan) -> dict[str, str]:
     chosen = {name: value for name, value in engine.cpu_env.items() if name not in os.environ}
     # A model in a folder needs no hub, and without one the engine would wait for it.
     return chosen | ({"HF_HUB_OFFLINE": "1"} if Path(plan.model.path).is_dir() else {})
-
-
-def _wanted_port() -> int:
-    """The port the user insists on (a firewall, a container), or 0 for any."""
-    wanted = os.environ.get(PORT_VARIABLE, "0")
-    if not wanted.isdigit() or int(wanted) > 65535:
-        raise ConfigError(f"{PORT_VARIABLE}={wanted}: a port is a number from 1 to 65535")
-    return int(wanted)

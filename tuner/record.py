@@ -10,7 +10,6 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,12 @@ from pydantic import TypeAdapter
 import tuner
 from tuner.config.plan import Plan
 from tuner.errors import BoxUnusable, ConfigError
+from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
-from tuner.score import Score
 from tuner.summary import SCHEMA, Summary
 
 _OUTCOME = TypeAdapter(Outcome)
 _SUMMARY = TypeAdapter(Summary)
-
-
-@dataclass(frozen=True)
-class FinalistRun:
-    """One window of one finalist: `replicate` is the seed's number, `rate` its level (req/s or users)."""
-
-    trial: int
-    replicate: int
-    rate: float
-    score: Score
-
-
 _RUN = TypeAdapter(FinalistRun)
 
 
@@ -47,7 +34,7 @@ def trial_folder(study: Path, trial: int) -> Path:
 
 
 def prepare(study: Path, *, resume: bool) -> None:
-    """Make the study's folder. Raises ConfigError if there is a study already, BoxUnusable if it cannot be written."""
+    """Make the study's folder. Raises ConfigError if one is there, BoxUnusable if it cannot be written."""
     if (study / "plan.yaml").exists() and not resume:
         raise ConfigError(
             f"{study}: there is a study here already; add --resume to go on with it, or give another --out"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tuner.config.engine import EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
+from tuner.config.plan import Plan
 from tuner.config.strict import suggestion
 from tuner.configuration import Configuration
 from tuner.errors import ConfigError
@@ -49,14 +50,9 @@ class Space:
 def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> Space:
     """The space of `engine` under `here`, narrowed by `asked` (knob name → `256..8192`, `a,b` or one value).
 
-    Raises ConfigError for an unknown knob, an empty range, or one outside what the engine accepts.
+    Knobs the engine does not have are passed over. Raises ConfigError for an empty range, or one outside what the
+    engine accepts.
     """
-    for name in asked:
-        if name not in engine.knobs:
-            hint = suggestion(name, engine.knobs)
-            raise ConfigError(
-                f"--knob {name}: {engine.title} has no such knob{hint}; it has: {', '.join(engine.knobs)}"
-            )
     values = {
         name: _values(engine, name, asked.get(name), here)
         for name, knob in engine.knobs.items()
@@ -64,6 +60,24 @@ def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> 
     }
     values = {name: allowed for name, allowed in values.items() if allowed}
     return Space(engine, values, _default(engine, values, here))
+
+
+def spaces_of(plan: Plan) -> dict[str, Space]:
+    """The space of every engine of `plan`. A knob asked for must be known to one of them; raises ConfigError."""
+    here = Circumstances(
+        model=plan.model,
+        gpu=plan.box.gpu,
+        gpus=len(plan.box.gpus),
+        simulated=plan.box.simulation is not None,
+        real_text=False,
+    )
+    known = {name for engine in plan.engines for name in engine.knobs}
+    for name in plan.asked_knobs:
+        if name not in known:
+            engines = " and ".join(engine.title for engine in plan.engines)
+            hint = suggestion(name, known)
+            raise ConfigError(f"--knob {name}: no such knob of {engines}{hint}; there is: {', '.join(sorted(known))}")
+    return {engine.name: space(engine, plan.asked_knobs, here) for engine in plan.engines}
 
 
 def configuration(space: Space, chosen: Mapping[str, KnobValue]) -> Configuration:

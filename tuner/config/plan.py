@@ -33,7 +33,8 @@ class Plan:
     """What a study does. `asked_knobs` are the `--knob`s: knob name → `256..8192`, `a,b` or one value.
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
-    `extra_flags` are handed to the engine as they are (`--set`). `executables` overrides where an engine is found.
+    `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
+    PATH, `port` where servers listen if not on any free one.
     """
 
     model: Model
@@ -50,6 +51,7 @@ class Plan:
     storage: str | None = None
     extra_flags: tuple[str, ...] = ()
     executables: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
 
     @property
     def study(self) -> str:

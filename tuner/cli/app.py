@@ -1,0 +1,158 @@
+"""`tune` and its subcommands. What is heavy is imported inside the command that needs it: help is instant."""
+
+import sys
+from pathlib import Path
+
+import click
+
+import tuner
+
+EXIT_CODES = {"deploy": 0, "keep-default": 0, "nothing-meets-slo": 3, "inconclusive": 4, "interrupted": 130}
+KINDS = ("models", "slos", "workloads", "engines", "knobs", "gpus")
+
+
+class _Group(click.Group):
+    """A group whose help names its subcommands below the options of the study itself."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Both forms."""
+        formatter.write_usage("tune", "--model MODEL --slo SLO [OPTIONS]")
+        formatter.write_usage("tune", "COMMAND [ARGS]...", prefix="       ")
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  tune --model qwen-7b --slo chat
+  tune --model llama-70b --slo summarization --engine vllm,sglang --budget 2h
+  tune --model qwen-7b --slo chat --knob token_budget=256..8192 --knob tp=1 --gpus 1
+  tune --model qwen-7b --slo chat --workload trace.jsonl --attainment 0.9 --json""",
+)
+@click.option(
+    "--model", help="A model's name (tune list models), a directory with a config.json, or a Hugging Face id."
+)
+@click.option("--slo", help="An SLO's name (tune list slos), or a YAML file.")
+@click.option(
+    "--engine", "engines", default="vllm", show_default=True, help="vllm, sglang, or both with a comma: one study."
+)
+@click.option(
+    "--simulate",
+    type=click.Choice(["virtual", "served"]),
+    help="Simulate the engines: in virtual time (the default without a GPU), or as server processes in real time.",
+)
+@click.option(
+    "--gpu",
+    help="The kind of GPU to simulate (tune list gpus); 'cpu' runs a real engine on this CPU.  [default: h100]",
+)
+@click.option("--gpus", help="How many GPUs, or which: 8 or 0,1,4-7.  [default: all, or 8 simulated]")
+@click.option(
+    "--budget",
+    help="How long the study may take on the servers' clock: 2h, 90m, 1h30m.  [default: 2h on real servers]",
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="How many configurations to try.  [default: 64 in a simulation]"
+)
+@click.option("--sampler", default="tpe", show_default=True, help="How configurations are proposed: tpe, random.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Seeds everything random.")
+@click.option(
+    "--knob",
+    "knobs",
+    multiple=True,
+    metavar="NAME=RANGE",
+    help="Narrow or fix a knob: token_budget=256..8192, tp=1, kv_cache_dtype=auto,fp8. Repeatable.",
+)
+@click.option(
+    "--set",
+    "flags",
+    multiple=True,
+    metavar="FLAG=VALUE",
+    help="Hand any flag to the engine: max-model-len=8192. Repeatable.",
+)
+@click.option(
+    "--attainment",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="The share of requests that must meet the SLO.  [default: the SLO's]",
+)
+@click.option(
+    "--slo-scale",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Multiply every limit of the SLO.",
+)
+@click.option(
+    "--workload",
+    help="A workload's name, a trace (.csv, .jsonl, .json), or fixed lengths: 1024x128.  [default: the SLO's]",
+)
+@click.option(
+    "--engine-bin",
+    "executables",
+    multiple=True,
+    metavar="[ENGINE=]PATH",
+    help="The engine's executable, or its environment's folder.",
+)
+@click.option(
+    "--seeds",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Fresh seeds on which winner and default are measured again.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes in virtual time; the result does not depend on it.  [default: all cores]",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="The port servers listen on at 127.0.0.1.  [default: any free one]"
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The study's folder.  [default: results/DATE-MODEL-SLO]",
+)
+@click.option("--storage", help="Optuna storage URL.  [default: SQLite in the study's folder]")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the study in --out, or with the latest of this model and SLO."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+@click.option("--plain", is_flag=True, help="Plain progress lines, as where stderr is no terminal.")
+@click.version_option(tuner.__version__, prog_name="goodtune")
+@click.pass_context
+def tune(context: click.Context, /, **options: object) -> None:
+    """Find the serving configuration with the highest goodput: requests per second and GPU that meet every
+    latency limit.
+
+    Launches real vLLM and SGLang servers with candidate settings, replays the SLO's workload against each, and
+    measures the winner again beside the engine's defaults. Without a GPU it simulates a box of 8 H100s, and says so.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if not options["model"] or not options["slo"]:
+        missing = " and ".join(f"--{name}" for name in ("model", "slo") if not options[name])
+        raise click.UsageError(f"{missing} missing, for instance: tune --model qwen-7b --slo chat", context)
+    from tuner.cli.planning import Options
+    from tuner.cli.running import run
+
+    sys.exit(EXIT_CODES[run(Options(**options))])  # type: ignore[arg-type]
+
+
+@tune.command("list", epilog="\b\nExample:\n  tune list knobs")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+def list_command(kind: str | None) -> None:
+    """What there is: models, slos, workloads, engines, knobs, gpus."""
+    from tuner.cli.listing import print_listing
+
+    print_listing([kind] if kind else list(KINDS))
+
+
+@tune.command(epilog="\b\nExample:\n  tune doctor")
+@click.option("--engine-bin", "executables", multiple=True, metavar="[ENGINE=]PATH", help="Where an engine is.")
+def doctor(executables: tuple[str, ...]) -> None:
+    """Say what this machine can do: GPUs, engines, folders, and what to mend."""
+    from tuner.cli.checkup import print_checkup
+
+    sys.exit(print_checkup(executables))

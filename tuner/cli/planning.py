@@ -1,0 +1,198 @@
+"""From the options of the command line to a plan. Every name is resolved and checked before anything is started."""
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import date
+from itertools import count
+from pathlib import Path
+
+from launchers.engines import ENGINES
+from launchers.find import find_executable
+from launchers.flags import fitted, installed, refuse_unknown
+from tuner import gpus
+from tuner.cli.executables import named_executables
+from tuner.config.catalog import load, load_model, names
+from tuner.config.engine import EngineSpec
+from tuner.config.plan import Box, Plan, Simulation
+from tuner.config.slo import Slo
+from tuner.config.strict import suggestion
+from tuner.errors import ConfigError, UserError
+from tuner.search import SAMPLERS
+from tuner.space import spaces_of
+from tuner.workload.named import load_workload
+
+DEFAULT_TRIALS = 64
+DEFAULT_BUDGET_S = 2 * 3600.0
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a study, as typed."""
+
+    model: str
+    slo: str
+    engines: str = "vllm"
+    simulate: Simulation | None = None
+    gpu: str | None = None
+    gpus: str | None = None
+    budget: str | None = None
+    trials: int | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    knobs: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    attainment: float | None = None
+    slo_scale: float = 1.0
+    workload: str | None = None
+    executables: tuple[str, ...] = ()
+    seeds: int = 5
+    workers: int | None = None
+    port: int | None = None
+    out: Path | None = None
+    storage: str | None = None
+    resume: bool = False
+    as_json: bool = False
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what the user should be told before it begins."""
+
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+def plan_from(options: Options) -> Planned:
+    """The plan that `options` mean. Raises UserError with one message for what is wrong."""
+    if options.sampler not in SAMPLERS:
+        raise ConfigError(f"--sampler {options.sampler}: no such sampler; there is: {', '.join(SAMPLERS)}")
+    model, slo = load_model(options.model), _slo(options)
+    workload = load_workload(options.workload or slo.workload)
+    executables = named_executables(options.executables, options.engines.split(",")[0])
+    box = _box(options, executables)
+    specs, notes = _specs(options, box, executables)
+    trials, budget_s = _bounds(options, box)
+    plan = Plan(
+        model=model,
+        slo=slo,
+        workload=workload,
+        engines=specs,
+        box=box,
+        out=_folder(options, model.name, slo.name),
+        seed=options.seed,
+        asked_knobs=_pairs("--knob", options.knobs, "token_budget=256..8192"),
+        trials=trials,
+        budget_s=budget_s,
+        sampler=options.sampler,
+        storage=options.storage,
+        extra_flags=_extra_flags(options.flags),
+        executables=executables,
+        port=options.port,
+    )
+    spaces_of(plan)
+    return Planned(plan, notes)
+
+
+def duration_s(text: str) -> float:
+    """Seconds in `2h`, `90m`, `1h30m`, `45s`. Raises ConfigError."""
+    match = DURATION.fullmatch(text.strip())
+    if not text.strip() or not match:
+        raise ConfigError(f"--budget {text}: no duration; write 2h, 90m, 1h30m or 45s")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _slo(options: Options) -> Slo:
+    slo = load(Slo, options.slo)
+    if options.slo_scale != 1:
+        slo = slo.scaled(options.slo_scale)
+    return slo if options.attainment is None else slo.model_copy(update={"attainment": options.attainment})
+
+
+def _box(options: Options, executables: dict[str, str]) -> Box:
+    """Real GPUs where there are some; else a simulation, unless a real engine on this CPU is clearly meant."""
+    if options.simulate:
+        return gpus.simulated_box(options.simulate, options.gpu, options.gpus)
+    found = gpus.devices()
+    if options.gpu == gpus.CPU:
+        return gpus.cpu_box()
+    if found:
+        if options.gpu is not None:
+            raise ConfigError(
+                f"--gpu {options.gpu}: this box has {found[0].title}; add --simulate virtual to simulate another"
+            )
+        return gpus.real_box(found, options.gpus)
+    named = any(
+        name in executables or os.environ.get(ENGINES[name].variable)
+        for name in options.engines.split(",")
+        if name in ENGINES
+    )
+    if named and options.gpu is None:
+        return gpus.cpu_box()
+    return gpus.simulated_box("virtual", options.gpu, options.gpus)
+
+
+def _specs(options: Options, box: Box, executables: dict[str, str]) -> tuple[tuple[EngineSpec, ...], tuple[str, ...]]:
+    """The engines of the study; on a real box only with the knobs that the installed ones know."""
+    known = names(EngineSpec)
+    specs: list[EngineSpec] = []
+    notes: list[str] = []
+    for name in options.engines.split(","):
+        if name not in known:
+            raise ConfigError(
+                f"--engine {name}: no such engine{suggestion(name, known)}; there is: {', '.join(known)}"
+            )
+        spec = load(EngineSpec, name)
+        if box.simulation is None:
+            engine = installed(ENGINES[name], find_executable(ENGINES[name], executables))
+            refuse_unknown(_extra_flags(options.flags), engine)
+            spec, dropped = fitted(spec, engine)
+            notes += [f"{spec.title} {engine.version}", *dropped]
+        specs.append(spec)
+    return tuple(specs), tuple(notes)
+
+
+def _bounds(options: Options, box: Box) -> tuple[int | None, float | None]:
+    """Trials and budget: as asked, else so many trials in a simulation, so much time on real servers."""
+    budget_s = duration_s(options.budget) if options.budget else None
+    if options.trials is None and budget_s is None:
+        return (DEFAULT_TRIALS, None) if box.simulation == "virtual" else (None, DEFAULT_BUDGET_S)
+    return options.trials, budget_s
+
+
+def _folder(options: Options, model: str, slo: str) -> Path:
+    """Where the study lies: as asked, the latest of its kind to resume, or a new one of today."""
+    if options.out:
+        return options.out
+    results = Path("results")
+    name = f"{model.replace('/', '--')}-{slo}"
+    if options.resume:
+        candidates = sorted(results.glob(f"*-{name}*/plan.yaml"), key=lambda path: path.stat().st_mtime)
+        if not candidates:
+            raise UserError(f"results/: no study of {name} to resume; give its folder with --out")
+        return candidates[-1].parent
+    first = f"{date.today().isoformat()}-{name}"
+    numbered = (results / (first if number == 1 else f"{first}-{number}") for number in count(1))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def _pairs(option: str, texts: tuple[str, ...], example: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"{option} {text}: write NAME=VALUE, for instance {option} {example}")
+        pairs[name] = value
+    return pairs
+
+
+def _extra_flags(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """`max-model-len=8192` → `--max-model-len 8192`; without a value the flag alone."""
+    words: list[str] = []
+    for text in texts:
+        name, equals, value = text.removeprefix("--").partition("=")
+        words += [f"--{name}", value] if equals else [f"--{name}"]
+    return tuple(words)

@@ -1,0 +1,32 @@
+"""Runs a study for the command line: shows its progress, prints its summary, writes its report."""
+
+import json
+import os
+import sys
+
+from tuner import record
+from tuner.cli.planning import Options, plan_from
+from tuner.events import Note
+from tuner.report import write_report
+from tuner.study import StudyOptions, run_study
+from tuner.summary import VerdictWord
+from tuner.terminal.choose import open_view, print_summary
+from tuner.terminal.final import final_text
+
+
+def run(options: Options) -> VerdictWord:
+    """The whole job. Raises UserError."""
+    planned = plan_from(options)
+    plan = planned.plan
+    workers = options.workers or len(os.sched_getaffinity(0))
+    with open_view(plan, plain=options.plain) as listener:
+        for note in planned.notes:
+            listener(Note(note))
+        summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds), listener)
+    outcomes = record.read_outcomes(plan.out)
+    write_report(plan.out, summary, outcomes, plan)
+    if options.as_json:
+        print(json.dumps(record.summary_as_data(summary), ensure_ascii=False))
+    else:
+        print_summary(final_text(summary, outcomes, plan), sys.stdout)
+    return summary.verdict

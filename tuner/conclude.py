@@ -1,0 +1,168 @@
+"""Conclude: from outcomes and fresh runs to the summary. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+
+from tuner.config.plan import Plan
+from tuner.confirm import best_of, values_of
+from tuner.finalists import FinalistRun, Value, interval
+from tuner.outcome import Outcome, TrialState
+from tuner.score import Percentiles, Score
+from tuner.summary import Point, StudyCost, Summary, TrialCounts
+from tuner.target import OpenLoop
+from tuner.verdict import Verdict, decide
+
+
+def conclude(
+    plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[FinalistRun], *, interrupted: bool, wall_s: float
+) -> Summary:
+    """What the study says, with what has been measured so far."""
+    ordered = [outcomes[number] for number in sorted(outcomes)]
+    values = values_of(plan, outcomes, runs)
+    default = _finalist_point(ordered, values, runs, is_default=True)
+    verdict = _verdict(ordered, values, interrupted=interrupted)
+    best = default if default and default.trial == verdict.best else None
+    if best is None and verdict.best is not None:
+        best = _finalist_point(ordered, values, runs, is_default=False)
+    return Summary(
+        study=plan.study,
+        dir=str(plan.out),
+        model=plan.model.name,
+        engines=tuple(engine.name for engine in plan.engines),
+        slo=slo_as_data(plan),
+        workload=plan.workload.name,
+        seed=plan.seed,
+        simulated=plan.box.simulation is not None,
+        trials=_counts(ordered),
+        default=default,
+        best=best,
+        gain=verdict.gain,
+        verdict=verdict.word,
+        why=verdict.why,
+        how_sure=verdict.how_sure,
+        frontier=frontier(ordered),
+        cost=_cost(ordered, runs, wall_s),
+    )
+
+
+def slo_as_data(plan: Plan) -> dict[str, object]:
+    """The SLO as it was measured: name, attainment and limits in seconds."""
+    return {"name": plan.slo.name, "attainment": plan.slo.attainment, **plan.slo.limits.present()}
+
+
+def frontier(outcomes: Sequence[Outcome]) -> tuple[Point, ...]:
+    """The open-loop probes that no other beats in both tokens/s per GPU and tokens/s per user, fastest users last."""
+    points = [
+        point_of(outcome, probe)
+        for outcome in outcomes
+        for probe in outcome.probes
+        if isinstance(probe.load, OpenLoop) and probe.stopped is None and probe.tok_s_per_user > 0
+    ]
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda one: (-one.tok_s_per_user, -one.throughput_tok_s_per_gpu, one.trial)):
+        if not kept or point.throughput_tok_s_per_gpu > kept[-1].throughput_tok_s_per_gpu:
+            kept.append(point)
+    return tuple(reversed(kept))
+
+
+def point_of(outcome: Outcome, probe: Score) -> Point:
+    """One probe of a trial as a point."""
+    gpus = outcome.configuration.gpus
+    load: dict[str, float] = (
+        {"rate_rps": probe.load.rate_rps} if isinstance(probe.load, OpenLoop) else {"users": probe.load.users}
+    )
+    return Point(
+        trial=outcome.trial,
+        engine=outcome.configuration.engine,
+        configuration=outcome.configuration.knobs,
+        command=outcome.command,
+        gpus=gpus,
+        load=load,
+        goodput_rps_per_gpu=probe.goodput_rps / gpus,
+        ci95=None,
+        attainment=probe.attainment,
+        throughput_tok_s_per_gpu=probe.throughput_tok_s / gpus,
+        tok_s_per_user=probe.tok_s_per_user,
+        ttft_s=probe.ttft_s,
+        itl_s=probe.itl_s,
+        tpot_s=probe.tpot_s,
+        e2e_s=probe.e2e_s,
+        capacity_rps_per_gpu=outcome.capacity_rps / gpus if outcome.capacity_rps else None,
+    )
+
+
+def _verdict(outcomes: Sequence[Outcome], values: Mapping[int, Value], *, interrupted: bool) -> Verdict:
+    is_default = {outcome.trial: outcome.configuration.is_default for outcome in outcomes}
+    default = next((value for trial, value in values.items() if is_default[trial]), None)
+    challenger = next((value for trial, value in values.items() if not is_default[trial]), None)
+    if interrupted:
+        return _interrupted(outcomes)
+    return decide(outcomes, default, challenger)
+
+
+def _interrupted(outcomes: Sequence[Outcome]) -> Verdict:
+    holding = [outcome for outcome in outcomes if outcome.state == "measured" and outcome.holds_slo]
+    best = best_of(holding).trial if holding else None
+    why = f"stopped after {len(outcomes)} trials, before the winner was measured again"
+    return Verdict("interrupted", why, "low", best, None)
+
+
+def _finalist_point(
+    outcomes: Sequence[Outcome], values: Mapping[int, Value], runs: Sequence[FinalistRun], *, is_default: bool
+) -> Point | None:
+    """The best (default or other) configuration: from its fresh runs where it has some, else from its search."""
+    holding = [
+        one
+        for one in outcomes
+        if one.configuration.is_default == is_default and one.state == "measured" and one.holds_slo and one.best
+    ]
+    if not holding:
+        return None
+    outcome = best_of(holding)
+    assert outcome.best
+    value = values.get(outcome.trial)
+    if value is None:
+        return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)
+    own = [run.score for run in runs if run.trial == outcome.trial and run.rate == value.level]
+    return replace(
+        point_of(outcome, own[0]),
+        goodput_rps_per_gpu=value.mean,
+        ci95=interval(value.per_seed.values()),
+        attainment=value.attainment,
+        throughput_tok_s_per_gpu=_mean([one.throughput_tok_s for one in own]) / outcome.configuration.gpus,
+        tok_s_per_user=_mean([one.tok_s_per_user for one in own]),
+        ttft_s=_mean_percentiles([one.ttft_s for one in own]),
+        itl_s=_mean_percentiles([one.itl_s for one in own]),
+        tpot_s=_mean_percentiles([one.tpot_s for one in own]),
+        e2e_s=_mean_percentiles([one.e2e_s for one in own]),
+    )
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return float(np.mean(numbers))
+
+
+def _mean_percentiles(seen: Sequence[Percentiles | None]) -> Percentiles | None:
+    """Each percentile in the mean over windows."""
+    some = [one for one in seen if one]
+    if not some:
+        return None
+    return Percentiles(_mean([p.p50 for p in some]), _mean([p.p90 for p in some]), _mean([p.p99 for p in some]))
+
+
+def _counts(outcomes: Sequence[Outcome]) -> TrialCounts:
+    by_state = {state: sum(outcome.state == state for outcome in outcomes) for state in get_args(TrialState)}
+    return TrialCounts(total=len(outcomes), **by_state)
+
+
+def _cost(outcomes: Sequence[Outcome], runs: Sequence[FinalistRun], wall_s: float) -> StudyCost:
+    gpus = {outcome.trial: outcome.configuration.gpus for outcome in outcomes}
+    startup = sum(one.cost.startup_s * one.configuration.gpus for one in outcomes)
+    searching = sum(one.cost.measuring_s * one.configuration.gpus for one in outcomes)
+    startup += sum(run.startup_s * gpus[run.trial] for run in runs)
+    confirming = sum(run.measuring_s * gpus[run.trial] for run in runs)
+    measuring = searching + confirming
+    return StudyCost(wall_s, startup + measuring, startup, measuring)

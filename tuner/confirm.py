@@ -1,0 +1,80 @@
+"""Confirm: has the default and the best challenger measured again on fresh seeds, taking turns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner import record
+from tuner.config.plan import Plan
+from tuner.errors import ServerFailed
+from tuner.evaluate import Evaluator, plan_visits
+from tuner.events import ConfirmProgress, Listener, Note
+from tuner.finalists import Finalist, FinalistRun, Value, next_cells, value_of
+from tuner.goodput import level_of
+from tuner.outcome import Outcome
+from tuner.trial import TrialOrder
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What is confirmed: finished trials by number, the windows measured so far (added to), and how many seeds."""
+
+    plan: Plan
+    outcomes: Mapping[int, Outcome]
+    runs: list[FinalistRun]
+    seeds: int
+
+
+def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None:
+    """Measure the finalists until their edges are bracketed. A server that fails ends it with a note."""
+    plan = work.plan
+    chosen = finalists(plan, work.outcomes)
+    orders = {
+        one.trial: TrialOrder(plan, one.trial, work.outcomes[one.trial].configuration, plan.box.gpus[: one.gpus])
+        for one in chosen
+    }
+    try:
+        while cells := [
+            cell for one in chosen for cell in next_cells(one, work.runs, work.seeds, plan.slo.attainment)
+        ]:
+            total = len(work.runs) + len(cells)
+            for run in evaluate.visits(plan_visits(cells, orders)):
+                record.append_run(plan.out, run)
+                work.runs.append(run)
+                listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
+    except ServerFailed as failed:
+        listener(Note(f"a finalist could not be measured again: {failed}", failed.log))
+
+
+def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:
+    """The best default and the best other configuration, of those that held the SLO."""
+    holding = [one for one in outcomes.values() if one.state == "measured" and one.holds_slo]
+    defaults = [one for one in holding if one.configuration.is_default]
+    others = [one for one in holding if not one.configuration.is_default]
+    return [_finalist(plan, best_of(group)) for group in (defaults, others) if group]
+
+
+def best_of(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of highest goodput; the earlier one of two equals."""
+    return max(outcomes, key=lambda one: (one.value_rps_per_gpu, -one.trial))
+
+
+def values_of(plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[FinalistRun]) -> dict[int, Value]:
+    """What the fresh runs say of every finalist that has some, by trial."""
+    measured = {run.trial for run in runs}
+    return {
+        one.trial: value_of(one, runs, plan.slo.attainment)
+        for one in finalists(plan, outcomes)
+        if one.trial in measured
+    }
+
+
+def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
+    assert outcome.best, "a trial that holds the SLO has a best probe"
+    level, gpus = level_of(outcome.best.load), outcome.configuration.gpus
+    match plan.workload.arrivals.kind:
+        case "closed":
+            return Finalist(outcome.trial, level, gpus, steps="users")
+        case "at_once":
+            return Finalist(outcome.trial, level, gpus, steps="none")
+        case _:
+            return Finalist(outcome.trial, level, gpus)

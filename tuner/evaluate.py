@@ -1,0 +1,140 @@
+"""Evaluate: runs trials and finalists' windows, one after the other on a real box, side by side in virtual time."""
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing import get_context
+from typing import TypeVar
+
+from tuner.config.plan import Plan
+from tuner.events import Event, Listener
+from tuner.finalists import Cell, FinalistRun
+from tuner.outcome import Outcome
+from tuner.probe import Prober
+from tuner.score import Score
+from tuner.seeds import Purpose, derive
+from tuner.target import ClosedLoop, OpenLoop
+from tuner.trial import TrialOrder, open_for, run_trial
+
+T = TypeVar("T")
+PR_SET_PDEATHSIG = 1
+# Replicates a finalist is measured for before the server of the other one is started.
+REPLICATES_PER_LAUNCH = 2
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One launch of a finalist and the windows to measure on it."""
+
+    order: TrialOrder
+    cells: tuple[Cell, ...]
+
+
+class Evaluator:
+    """Runs trials and visits: in this process, or in virtual time on `workers` others."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def trials(self, orders: Sequence[TrialOrder], listener: Listener) -> Iterator[Outcome]:
+        """The outcomes of `orders`, in their order."""
+        if self._pool is None:
+            for order in orders:
+                yield run_trial(order, listener)
+            return
+        running = [self._pool.submit(_trial_elsewhere, order) for order in orders]
+        for future in running:
+            outcome, events = _result(future, running)
+            for event in events:
+                listener(event)
+            yield outcome
+
+    def visits(self, visits: Sequence[Visit]) -> Iterator[FinalistRun]:
+        """Every window of `visits`, in order, each as soon as it is known."""
+        if self._pool is None:
+            for visit in visits:
+                yield from run_visit(visit)
+            return
+        running = [self._pool.submit(_visit_elsewhere, visit) for visit in visits]
+        for future in running:
+            yield from _result(future, running)
+
+
+@contextmanager
+def evaluator(plan: Plan, workers: int) -> Iterator[Evaluator]:
+    """An evaluator for `plan`; its processes end with the block, and with this process however that ends."""
+    if plan.box.simulation != "virtual" or workers <= 1:
+        yield Evaluator(None)
+        return
+    context = get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_join_parent, initargs=(os.getpid(),))
+    try:
+        yield Evaluator(pool)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def plan_visits(cells: Sequence[Cell], orders: dict[int, TrialOrder]) -> list[Visit]:
+    """Windows grouped into launches, the finalists taking turns, so that drift of the box hits them alike."""
+    turns: list[tuple[int, int, Visit]] = []
+    for trial, own in groupby(sorted(cells, key=lambda cell: (cell.trial, cell.replicate)), lambda cell: cell.trial):
+        by_turn = groupby(own, lambda cell: cell.replicate // REPLICATES_PER_LAUNCH)
+        turns += [(turn, trial, Visit(orders[trial], tuple(part))) for turn, part in by_turn]
+    return [visit for _, _, visit in sorted(turns, key=lambda entry: entry[:2])]
+
+
+def run_visit(visit: Visit) -> Iterator[FinalistRun]:
+    """Launch the finalist and measure its windows: open loop, each replicate with its own fresh seed."""
+    plan = visit.order.plan
+    with open_for(visit.order) as target:
+        startup_s = until_s = target.clock_s()
+        for cell in visit.cells:
+            seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
+            prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
+            found = _measure(prober, cell, plan)
+            since_s, until_s = until_s, target.clock_s()
+            yield FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
+            startup_s = 0.0
+
+
+def _measure(prober: Prober, cell: Cell, plan: Plan) -> Score:
+    """One window, long enough for as many requests as the SLO's attainment needs."""
+    match plan.workload.arrivals.kind:
+        case "at_once":
+            return prober.all_at_once(round(cell.level))
+        case "closed":
+            return prober.measure_for(ClosedLoop(round(cell.level)), plan.slo.window_s)
+        case _:
+            measure_s = max(plan.slo.window_s, plan.slo.deciding_requests / cell.level)
+            return prober.measure_for(OpenLoop(cell.level), measure_s)
+
+
+def _trial_elsewhere(order: TrialOrder) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    return run_trial(order, events.append), events
+
+
+def _visit_elsewhere(visit: Visit) -> list[FinalistRun]:
+    return list(run_visit(visit))
+
+
+def _result(future: "Future[T]", others: "Sequence[Future[T]]") -> T:
+    try:
+        return future.result()
+    except BaseException:
+        for other in others:
+            other.cancel()
+        raise
+
+
+def _join_parent(parent: int) -> None:
+    """In a worker: leave Ctrl-C to the parent, and die with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

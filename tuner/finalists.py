@@ -1,0 +1,191 @@
+"""Finalists: the winner and the default measured again on fresh seeds, before one may beat the other. Pure.
+
+Each is measured at a few levels around the one its search found, every level with the same seeds, until the mean
+attainment over seeds holds at one level and fails at the next. Its value is the goodput at the edge between them
+(or at the level where goodput peaks, if that lies below the edge); a seed's own value differs by how much better
+or worse that seed did at the levels that bracket the edge.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtrit
+
+from tuner.requests import FloatArray
+from tuner.score import Score
+from tuner.target import OpenLoop
+
+STEP = 1.05
+MAX_LEVELS = 8
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration to measure again: its trial, the level its search found (req/s, users, or the one
+    level there is), and its GPUs."""
+
+    trial: int
+    level: float
+    gpus: int
+    steps: Literal["rate", "users", "none"] = "rate"
+
+
+@dataclass(frozen=True)
+class FinalistRun:
+    """One window of one finalist: `replicate` is the seed's number, `rate` its level (req/s or users). Costs on
+    the target's clock; the start-up stands with the first window of a launch."""
+
+    trial: int
+    replicate: int
+    rate: float
+    score: Score
+    startup_s: float = 0.0
+    measuring_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Value:
+    """A finalist's value. `per_seed` in good requests/s per GPU, by replicate; `level` is what to deploy at.
+
+    `holds` says whether some level held the SLO in the mean over seeds; `attainment` is the mean at `level`.
+    """
+
+    trial: int
+    holds: bool
+    level: float
+    attainment: float
+    per_seed: Mapping[int, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds, good requests/s per GPU."""
+        return float(np.mean(list(self.per_seed.values())))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One window to measure."""
+
+    trial: int
+    replicate: int
+    level: float
+
+
+def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, attainment: float) -> list[Cell]:
+    """The windows still needed for this finalist, [] when its edge is bracketed or no more levels are worth it."""
+    own = [run for run in runs if run.trial == finalist.trial]
+    planned = {finalist.level, _step(finalist, finalist.level, 1)} | {run.rate for run in own}
+    missing = _missing(finalist, planned, own, seeds)
+    if missing:
+        return missing
+    if len(planned) >= MAX_LEVELS:
+        return []
+    means = _mean_attainment(own)
+    lowest, highest = min(means), max(means)
+    if attainment > 0 and means[lowest] < attainment:
+        return _missing(finalist, {_step(finalist, lowest, -1)}, own, seeds)
+    if means[highest] >= attainment and not _has_peaked(own):
+        return _missing(finalist, {_step(finalist, highest, 1)}, own, seeds)
+    return []
+
+
+def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float) -> Value:
+    """What the finalist's windows say it is worth."""
+    own = [run for run in runs if run.trial == finalist.trial]
+    means = _mean_attainment(own)
+    passing = [level for level in sorted(means) if means[level] >= attainment]
+    if not passing:
+        closest = max(means, key=lambda level: means[level])
+        return Value(finalist.trial, False, closest, means[closest], {run.replicate: 0.0 for run in own})
+    goodput = _mean_goodput(own)
+    best = max(passing, key=lambda level: goodput[level])
+    failing = [level for level in sorted(means) if level > best and means[level] < attainment]
+    if best == passing[-1] and failing:
+        per_seed = _edge_per_seed(own, best, failing[0], attainment)
+    else:
+        per_seed = {run.replicate: run.score.goodput_rps for run in own if run.rate == best}
+    scaled = {replicate: value / finalist.gpus for replicate, value in per_seed.items()}
+    return Value(finalist.trial, True, best, means[best], scaled)
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """95 % t interval of the mean of independent replicates; (v, v) for a single one."""
+    sample = np.array(list(values), dtype=float)
+    if len(sample) < 2:
+        return float(sample[0]), float(sample[0])
+    half = float(stdtrit(len(sample) - 1, 0.975)) * float(sample.std(ddof=1)) / len(sample) ** 0.5
+    return float(sample.mean()) - half, float(sample.mean()) + half
+
+
+def paired_ratio(best: Value, default: Value) -> tuple[float, tuple[float, float], FloatArray]:
+    """Ratio of goodputs, its paired 95 % interval, and the ratio of each seed; geometric, over common seeds."""
+    common = sorted(set(best.per_seed) & set(default.per_seed))
+    logs = np.array([np.log(best.per_seed[seed] / default.per_seed[seed]) for seed in common])
+    low, high = interval(logs)
+    return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high))), np.exp(logs)
+
+
+def _edge_per_seed(own: Sequence[FinalistRun], passing: float, failing: float, wanted: float) -> dict[int, float]:
+    """Goodput at the edge between two levels, by seed: attainment is linear in log level, with one common slope."""
+    means = _mean_attainment(own)
+    slope = (means[passing] - means[failing]) / np.log(failing / passing)
+    edge = passing * np.exp((means[passing] - wanted) / slope)
+    offered = edge / passing * np.mean([_offered_rps(run) for run in own if run.rate == passing])
+    replicates = sorted({run.replicate for run in own})
+    return {
+        replicate: float(wanted * offered * np.exp(_advantage(own, replicate, means, (passing, failing)) / slope))
+        for replicate in replicates
+    }
+
+
+def _advantage(
+    own: Sequence[FinalistRun], replicate: int, means: Mapping[float, float], levels: tuple[float, float]
+) -> float:
+    """How much better than the mean one seed did at the bracketing levels, in attainment."""
+    differences = [
+        run.score.attainment - means[run.rate] for run in own if run.replicate == replicate and run.rate in levels
+    ]
+    return float(np.mean(differences)) if differences else 0.0
+
+
+def _offered_rps(run: FinalistRun) -> float:
+    return run.score.load.rate_rps if isinstance(run.score.load, OpenLoop) else run.score.request_rps
+
+
+def _mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:
+    levels = {run.rate for run in own}
+    return {level: float(np.mean([run.score.attainment for run in own if run.rate == level])) for level in levels}
+
+
+def _mean_goodput(own: Sequence[FinalistRun]) -> dict[float, float]:
+    levels = {run.rate for run in own}
+    return {level: float(np.mean([run.score.goodput_rps for run in own if run.rate == level])) for level in levels}
+
+
+def _has_peaked(own: Sequence[FinalistRun]) -> bool:
+    """Whether goodput at the highest level is already below that of a lower one."""
+    goodput = _mean_goodput(own)
+    return goodput[max(goodput)] < max(goodput.values())
+
+
+def _missing(finalist: Finalist, levels: Iterable[float], own: Sequence[FinalistRun], seeds: int) -> list[Cell]:
+    done = {(run.replicate, run.rate) for run in own}
+    return [
+        Cell(finalist.trial, replicate, level)
+        for replicate in range(seeds)
+        for level in sorted(levels)
+        if (replicate, level) not in done
+    ]
+
+
+def _step(finalist: Finalist, level: float, direction: int) -> float:
+    """The next level up or down: 5 %, but at least one user."""
+    match finalist.steps:
+        case "none":
+            return level
+        case "users":
+            return max(1.0, level + direction * max(1, round(level * (STEP - 1))))
+        case "rate":
+            return float(f"{level * STEP**direction:.3g}")

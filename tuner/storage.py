@@ -1,0 +1,32 @@
+"""Storage: the Optuna study behind a study, SQLite in its folder unless another URL is given."""
+
+import warnings
+
+import optuna
+from sqlalchemy.exc import SQLAlchemyError
+
+from tuner.config.plan import Plan
+from tuner.errors import BoxUnusable
+
+METRIC = "goodput, req/s per GPU"
+
+
+def open_study(plan: Plan) -> optuna.Study:
+    """The Optuna study of `plan`, made if need be. Raises BoxUnusable if the storage cannot be reached."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = plan.storage or f"sqlite:///{plan.out / 'study.db'}"
+    try:
+        study = optuna.create_study(
+            storage=url,
+            study_name=plan.study,
+            direction="maximize",
+            pruner=optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise BoxUnusable(f"--storage {url}: cannot be opened: {reason}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([METRIC])
+    return study

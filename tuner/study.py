@@ -1,0 +1,183 @@
+"""Study: asks Optuna for configurations, has them measured, tells what came of it, has finalists confirmed."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.trial import TrialState
+
+from tuner import record
+from tuner.conclude import conclude
+from tuner.config.plan import Plan
+from tuner.configuration import Configuration
+from tuner.confirm import Confirmation, best_of, confirm
+from tuner.errors import BoxUnusable
+from tuner.evaluate import Evaluator, evaluator
+from tuner.events import Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from tuner.finalists import FinalistRun
+from tuner.outcome import Outcome
+from tuner.search import parameters, sampler, suggest, tell
+from tuner.seeds import Purpose, derive
+from tuner.space import Space, spaces_of
+from tuner.storage import open_study
+from tuner.summary import Summary
+from tuner.trial import TrialOrder
+
+# Trials asked for together in virtual time. Fixed, so that a study does not depend on the number of workers.
+BATCH = 8
+# The share of a time budget that the search may use; the rest is for the finalists.
+SEARCH_SHARE = 0.7
+# So many trials in a row that the box spoilt, and the study pauses.
+SPOILT_IN_A_ROW = 3
+
+
+@dataclass
+class Progress:
+    """What is known so far: finished trials by number, and the finalists' windows."""
+
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    runs: list[FinalistRun] = field(default_factory=list)
+
+    @property
+    def best(self) -> Outcome | None:
+        """The measured trial of highest goodput; the earlier one of two equals."""
+        holding = [outcome for outcome in self.outcomes.values() if outcome.state == "measured" and outcome.holds_slo]
+        return best_of(holding) if holding else None
+
+    @property
+    def default(self) -> Outcome | None:
+        """The best of the engines' defaults."""
+        defaults = [outcome for outcome in self.outcomes.values() if outcome.configuration.is_default]
+        return best_of(defaults) if defaults else None
+
+    def spent_s(self) -> float:
+        """Seconds on the target's clock, trials one after the other."""
+        return sum(outcome.cost.startup_s + outcome.cost.measuring_s for outcome in self.outcomes.values())
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """How a study is run, as opposed to what it does: `workers` processes where time is virtual."""
+
+    workers: int = 1
+    resume: bool = False
+    seeds: int = 5
+
+
+def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
+    """The whole study. Interrupted (KeyboardInterrupt), it concludes from what it has and says so.
+
+    Raises UserError if the folder, the storage or the box cannot be used.
+    """
+    started_s = time.perf_counter()
+    record.prepare(plan.out, resume=options.resume)
+    if options.resume:
+        record.check_same_plan(plan)
+    record.write_plan(plan)
+    progress = Progress({one.trial: one for one in record.read_outcomes(plan.out)}, record.read_runs(plan.out))
+    listener(StudyStarted(plan, len(progress.outcomes)))
+    interrupted = False
+    try:
+        with evaluator(plan, options.workers) as evaluate:
+            _search(plan, evaluate, progress, listener)
+            confirm(Confirmation(plan, progress.outcomes, progress.runs, options.seeds), evaluate, listener)
+    except KeyboardInterrupt:
+        interrupted = True
+    return _finish(plan, progress, interrupted, started_s, listener)
+
+
+def _search(plan: Plan, evaluate: Evaluator, progress: Progress, listener: Listener) -> None:
+    spaces = spaces_of(plan)
+    study = open_study(plan)
+    if not study.trials:
+        for space in spaces.values():
+            study.enqueue_trial(parameters(space.default, space))
+    spoilt = 0
+    while batch := _next_batch(plan, study, spaces, evaluate, progress):
+        trials = {order.trial: trial for order, trial in batch}
+        for order, _ in batch:
+            listener(TrialStarted(order.trial, order.configuration))
+        for outcome in evaluate.trials([order for order, _ in batch], listener):
+            record.write_outcome(plan.out, outcome)
+            tell(study, trials[outcome.trial], outcome, plan.slo.attainment)
+            progress.outcomes[outcome.trial] = outcome
+            listener(TrialEnded(outcome, progress.best, progress.default, len(progress.outcomes)))
+            spoilt = spoilt + 1 if outcome.state == "failed" else 0
+            _pause_if_spoilt(plan, outcome, spoilt)
+            if outcome.state == "failed":
+                _queue_again(study, outcome.trial)
+
+
+def _next_batch(
+    plan: Plan, study: optuna.Study, spaces: dict[str, Space], evaluate: Evaluator, progress: Progress
+) -> list[tuple[TrialOrder, optuna.Trial]]:
+    """The next trials to measure: those a killed tuner left behind, else new ones; [] when the search is over."""
+    left_behind = list(_left_behind(plan, study, progress))
+    if left_behind:
+        return left_behind
+    asked = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)))
+    room = (plan.trials or 10**9) - asked
+    if plan.budget_s is not None and progress.spent_s() >= SEARCH_SHARE * plan.budget_s:
+        room = 0
+    defaults = len(spaces)
+    size = defaults if asked < defaults else BATCH if plan.box.simulation == "virtual" else 1
+    incumbent = progress.best.value_rps_per_gpu if progress.best else 0.0
+    return [_ask(plan, study, spaces, incumbent) for _ in range(min(size, room))]
+
+
+def _ask(
+    plan: Plan, study: optuna.Study, spaces: dict[str, Space], incumbent_rps_per_gpu: float
+) -> tuple[TrialOrder, optuna.Trial]:
+    """One new trial. The sampler is seeded by the trial's number: a resumed study goes on as it would have."""
+    number = len(study.get_trials(deepcopy=False))
+    study.sampler = sampler(plan.sampler, spaces, derive(plan.seed, Purpose.SAMPLER, number))
+    trial = study.ask()
+    found = suggest(trial, spaces)
+    trial.set_user_attr("incumbent_rps_per_gpu", incumbent_rps_per_gpu)
+    trial.set_user_attr("is_default", found.is_default)
+    trial.set_user_attr("configuration", {"engine": found.engine, "knobs": dict(found.knobs)})
+    return _order(plan, trial.number, found, incumbent_rps_per_gpu), trial
+
+
+def _left_behind(plan: Plan, study: optuna.Study, progress: Progress) -> Iterator[tuple[TrialOrder, optuna.Trial]]:
+    """Trials that were under way when a tuner died: told from their outcome where it was written, else measured."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        trial = optuna.trial.Trial(study, frozen._trial_id)
+        stored = frozen.user_attrs.get("configuration")
+        if stored is None:
+            study.tell(trial, state=TrialState.FAIL)
+        elif frozen.number in progress.outcomes:
+            tell(study, trial, progress.outcomes[frozen.number], plan.slo.attainment)
+        else:
+            found = Configuration(stored["engine"], stored["knobs"], frozen.user_attrs["is_default"])
+            yield _order(plan, frozen.number, found, frozen.user_attrs["incumbent_rps_per_gpu"]), trial
+
+
+def _order(plan: Plan, trial: int, found: Configuration, incumbent_rps_per_gpu: float) -> TrialOrder:
+    return TrialOrder(plan, trial, found, plan.box.gpus[: found.gpus], incumbent_rps_per_gpu)
+
+
+def _queue_again(study: optuna.Study, trial: int) -> None:
+    """A trial that the box spoilt says nothing: its configuration is tried once more."""
+    frozen = study.get_trials(deepcopy=False)[trial]
+    if not frozen.user_attrs.get("second_try"):
+        study.enqueue_trial(frozen.params, user_attrs={"second_try": True})
+
+
+def _pause_if_spoilt(plan: Plan, outcome: Outcome, spoilt: int) -> None:
+    if spoilt >= SPOILT_IN_A_ROW and outcome.failure:
+        raise BoxUnusable(
+            f"the box spoilt {spoilt} trials in a row, the last by {outcome.failure.kind}: "
+            f"{outcome.failure.message}\n"
+            f"nothing is lost; mend it and go on with --resume --out {plan.out}"
+        )
+
+
+def _finish(plan: Plan, progress: Progress, interrupted: bool, started_s: float, listener: Listener) -> Summary:
+    wall_s = time.perf_counter() - started_s
+    summary = conclude(plan, progress.outcomes, progress.runs, interrupted=interrupted, wall_s=wall_s)
+    record.write_summary(plan.out, summary)
+    record.write_trials_csv(plan.out, [progress.outcomes[number] for number in sorted(progress.outcomes)])
+    listener(StudyEnded(summary))
+    return summary

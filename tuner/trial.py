@@ -1,0 +1,163 @@
+"""Trial: one configuration, measured by as many probes as it deserves. Here failures become outcomes."""
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from launchers.open import open_target
+
+from launchers.command import command_of
+from tuner.config.plan import Plan
+from tuner.config.slo import Limits
+from tuner.configuration import Configuration
+from tuner.errors import MeasurementVoid, ServerFailed
+from tuner.events import Listener, Note, ProbeProgress, StageEntered
+from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, find_goodput
+from tuner.outcome import Cost, Failure, Outcome, TrialState
+from tuner.probe import Prober
+from tuner.rawlog import write_requests
+from tuner.record import trial_folder
+from tuner.requestlog import RequestLog
+from tuner.score import Score, score
+from tuner.seeds import Purpose, derive
+from tuner.target import Load, OpenLoop, Target
+
+FIRST_GROWTH, LATER_GROWTH = 2.0, 1.3
+OFFLINE_REQUESTS = 1000
+# Sarathi-Serve and Vidur limit the median queue time to 2 s; not every engine exports it, so TTFT stands for it.
+CAPACITY_TTFT_S = 2.0
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What to measure and on which GPUs. `incumbent_rps_per_gpu`: the best goodput so far, 0 where there is none."""
+
+    plan: Plan
+    trial: int
+    configuration: Configuration
+    gpus: tuple[int, ...]
+    incumbent_rps_per_gpu: float = 0.0
+
+
+def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
+    """Start a server, search its load, stop it. Returns an outcome whatever becomes of the server.
+
+    A void measurement is repeated once. Raises only what ends the study: KeyboardInterrupt, and UserError.
+    """
+    outcome = _once(order, listener)
+    if outcome.failure and outcome.failure.kind == "void":
+        listener(Note(f"t{order.trial} is measured again: {outcome.failure.message}"))
+        outcome = _once(order, listener)
+    return outcome
+
+
+def open_for(order: TrialOrder) -> AbstractContextManager[Target]:
+    """The server of this trial, started; its log and raw timings go to the trial's folder."""
+    return open_target(order.plan, order.configuration, order.gpus, trial_folder(order.plan.out, order.trial))
+
+
+def prober_for(order: TrialOrder, target: Target, listener: Listener) -> Prober:
+    """Measures `target` under the study's workload and SLO, telling `listener` how it goes."""
+    plan = order.plan
+
+    def watcher(load: Load, done_frac: float, log: RequestLog) -> None:
+        listener(ProbeProgress(order.trial, load, done_frac, score(log, load, plan.slo.limits)))
+
+    watched = watcher if plan.box.simulation != "virtual" else None
+    return Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.SEARCH), watcher=watched)
+
+
+def _once(order: TrialOrder, listener: Listener) -> Outcome:
+    plan = order.plan
+    blank = Outcome(order.trial, order.configuration, command_of(plan, order.configuration), "failed")
+    probers: list[Prober] = []
+    listener(StageEntered(order.trial, "starting"))
+    try:
+        with open_for(order) as target:
+            startup_s = target.clock_s()
+            probers.append(prober_for(order, target, listener))
+            answer = _answer(order, probers[0], listener)
+            cost = Cost(startup_s, target.clock_s() - startup_s)
+            listener(StageEntered(order.trial, "stopping"))
+        return _measured(blank, answer, cost, plan.slo.limits)
+    except ServerFailed as failed:
+        failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
+        probes = tuple(one.score for prober in probers for one in prober.recorded)
+        state: TrialState = "failed" if failed.kind.is_box_fault else "infeasible"
+        return replace(blank, state=state, failure=failure, probes=probes)
+    except MeasurementVoid as void:
+        return replace(blank, failure=Failure("void", str(void)))
+    finally:
+        for prober in probers:
+            requests = trial_folder(plan.out, order.trial) / "requests.parquet"
+            write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
+
+
+def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
+    """What the server of this trial is worth, by the way its workload offers load."""
+    if order.plan.workload.arrivals.kind == "at_once":
+        found = prober.all_at_once(OFFLINE_REQUESTS)
+        return Answer("found", found.goodput_rps, found, None, (found,))
+    if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
+        listener(StageEntered(order.trial, "warming"))
+        idle = prober.idle()
+        if idle.attainment < min(order.plan.slo.attainment, LEAST_ATTAINMENT):
+            listener(Note(_hopeless_when_idle(order, idle)))
+            return Answer("misses-slo", 0.0, idle, None, (idle,))
+
+    def probe(load: Load, counted: int) -> Score:
+        listener(StageEntered(order.trial, "probing", load))
+        return prober.measure(load, counted)
+
+    return find_goodput(_question(order, prober.idle_e2e_s), probe)
+
+
+def _question(order: TrialOrder, idle_e2e_s: float) -> Question:
+    """Begin where the incumbent's goodput would have to be beaten, else from what one lonely request takes."""
+    slo, gpus = order.plan.slo, order.configuration.gpus
+    if _in_users(order):
+        return Question(slo.attainment, slo.deciding_requests, start=1.0, least=1.0, in_users=True)
+    least, hint = slo.min_rate_rps_per_gpu * gpus, order.incumbent_rps_per_gpu * gpus
+    start, growth = (hint, LATER_GROWTH) if hint > 0 else (2.0 / idle_e2e_s, FIRST_GROWTH)
+    return Question(slo.attainment, slo.deciding_requests, max(start, least), least, growth, beat_rps=hint)
+
+
+def _in_users(order: TrialOrder) -> bool:
+    return order.plan.workload.arrivals.kind == "closed"
+
+
+def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:
+    """What to tell a user whose SLO one lonely request misses already: no knob for load will help."""
+    limits = order.plan.slo.limits.present()
+    observed = {"ttft_s": idle.ttft_s, "tpot_s": idle.tpot_s, "itl_s": idle.itl_s, "e2e_s": idle.e2e_s}
+    over = [
+        f"{name.removesuffix('_s').upper()} {seen.p50 * 1e3:.0f} ms (limit {limits[name] * 1e3:.0f} ms)"
+        for name, seen in observed.items()
+        if name in limits and idle.missed.get(name) and seen
+    ]
+    what = ", ".join(over) if over else f"{idle.missed.get('failed', 0)} of {idle.counted} requests failed"
+    return f"t{order.trial}: one lonely request misses the SLO already: {what}"
+
+
+def _measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:
+    return replace(
+        blank,
+        state="pruned" if answer.ended == "hopeless" else "measured",
+        probes=answer.probes,
+        value_rps_per_gpu=answer.goodput_rps / blank.configuration.gpus,
+        best=answer.best,
+        capacity_rps=_capacity_rps(answer.probes, limits),
+        cost=cost,
+    )
+
+
+def _capacity_rps(probes: tuple[Score, ...], limits: Limits) -> float | None:
+    """G3: the highest open-loop rate whose median queue stays short and whose pooled P99 gap keeps the limit."""
+    gap_limit_s = limits.itl_s or limits.tpot_s or math.inf
+    kept_up = [
+        found.load.rate_rps
+        for found in probes
+        if isinstance(found.load, OpenLoop) and found.stopped is None and found.ttft_s and found.itl_s
+        if found.ttft_s.p50 <= CAPACITY_TTFT_S and found.itl_s.p99 <= gap_limit_s
+    ]
+    return max(kept_up, default=None)

@@ -1,0 +1,88 @@
+"""Verdict: what a study concludes from the finalists' fresh runs, by printed rules. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.finalists import Value, interval, paired_ratio
+from tuner.outcome import Outcome
+from tuner.summary import Gain, HowSure, VerdictWord
+
+# A gain below this is not worth a change of configuration.
+WORTHWHILE_RATIO = 1.02
+ENOUGH_SEEDS = 5
+ENOUGH_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`best` is the trial to deploy, None where there is none. `why` is one sentence."""
+
+    word: VerdictWord
+    why: str
+    how_sure: HowSure
+    best: int | None
+    gain: Gain | None
+
+
+def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value | None) -> Verdict:
+    """Default against challenger; None where a search found no load that holds the SLO (or nobody was measured)."""
+    default_holds = default is not None and default.holds
+    challenger_holds = challenger is not None and challenger.holds
+    if default_holds and challenger_holds:
+        assert default and challenger
+        return _compared(default, challenger)
+    if challenger_holds:
+        assert challenger
+        return _unopposed(challenger)
+    if default_holds:
+        assert default
+        why = (
+            "no other configuration held the SLO again on fresh seeds" if challenger else "no other one held the SLO"
+        )
+        return Verdict("keep-default", why, _sure(default), default.trial, None)
+    if default or challenger:
+        why = "what held the SLO during the search did not hold it again on fresh seeds"
+        return Verdict("inconclusive", why, "low", None, None)
+    return _nothing(outcomes)
+
+
+def _compared(default: Value, challenger: Value) -> Verdict:
+    ratio, (low, high), per_seed = paired_ratio(challenger, default)
+    gain = Gain(ratio, (low, high))
+    seeds = f"{int((per_seed > 1).sum())} of {len(per_seed)} fresh seeds"
+    if high < WORTHWHILE_RATIO:
+        why = f"the best challenger's gain is below {WORTHWHILE_RATIO - 1:.0%}, too little to leave the default for"
+        sure: HowSure = "high" if len(per_seed) >= ENOUGH_SEEDS else "medium"
+        return Verdict("keep-default", why, sure, default.trial, gain)
+    if low > 1:
+        clear = low > WORTHWHILE_RATIO and len(per_seed) >= ENOUGH_SEEDS and bool((per_seed > 1).all())
+        why = f"it beat the default on {seeds}, and the interval of the gain excludes no gain"
+        return Verdict("deploy", why, "high" if clear else "medium", challenger.trial, gain)
+    why = f"it beat the default on {seeds}, but the interval of the gain includes no gain"
+    return Verdict("inconclusive", why, "low", challenger.trial, gain)
+
+
+def _unopposed(challenger: Value) -> Verdict:
+    why = "the engine's default holds the SLO at no load worth having; this configuration held it on fresh seeds"
+    return Verdict("deploy", why, _sure(challenger), challenger.trial, None)
+
+
+def _sure(value: Value) -> HowSure:
+    """High where the seeds agree about the value: enough of them, and their interval is clear of half the mean."""
+    low, _ = interval(value.per_seed.values())
+    return "high" if len(value.per_seed) >= ENOUGH_SEEDS and low > value.mean / 2 else "medium"
+
+
+def _nothing(outcomes: Sequence[Outcome]) -> Verdict:
+    measured = [outcome for outcome in outcomes if outcome.best is not None]
+    if not measured:
+        return Verdict("nothing-meets-slo", "no server could be measured; see the failures", "low", None, None)
+    closest = max(measured, key=lambda outcome: outcome.best.attainment if outcome.best else 0.0)
+    assert closest.best
+    missed = {name: count for name, count in closest.best.missed.items() if count}
+    breaks = max(missed, key=lambda name: missed[name]) if missed else "attainment"
+    why = (
+        f"no load worth having holds the SLO; closest is t{closest.trial} with {closest.best.attainment:.1%} "
+        f"of requests inside it, and {breaks.removesuffix('_s').upper()} breaks first"
+    )
+    return Verdict("nothing-meets-slo", why, "high" if len(measured) >= ENOUGH_TRIALS else "medium", None, None)
