@@ -19,6 +19,8 @@ ROWS_AT_MOST = 200_000
 """Longer traces are read up to here: the 2024 Azure week has 27 million rows."""
 BATCH_S = 3.0
 """Mooncake's clock: all requests of three seconds carry one time stamp."""
+FIRST_CHARACTERS = 4096
+"""Enough to know a format by; a ShareGPT file is one line."""
 CHARACTERS_PER_TOKEN = 4
 """ShareGPT holds text, not tokens: about what English takes with today's vocabularies."""
 
@@ -52,7 +54,7 @@ def read_trace(path: Path) -> Trace:
 def _read(path: Path, _changed_ns: int) -> Trace:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = file.read(FIRST_CHARACTERS)
             file.seek(0)
             trace = _reader(first)(file)
     except (ValueError, KeyError, TypeError) as error:
@@ -68,15 +70,13 @@ _KNOWN = (
 )
 
 
-def _reader(first_line: str) -> Callable[[TextIO], Trace]:
-    if "ContextTokens" in first_line:
-        return _azure
-    if "Request tokens" in first_line:
-        return _burstgpt
-    if "input_length" in first_line:
-        return _mooncake
-    if first_line.lstrip().startswith("["):
+def _reader(beginning: str) -> Callable[[TextIO], Trace]:
+    if beginning.lstrip().startswith("["):
         return _sharegpt
+    first_line, _, _ = beginning.partition("\n")
+    for key, reader in (("ContextTokens", _azure), ("Request tokens", _burstgpt), ("input_length", _mooncake)):
+        if key in first_line:
+            return reader
     raise ValueError("its first line fits none")
 
 
@@ -110,15 +110,16 @@ def _mooncake(file: TextIO) -> Trace:
         _counts(row["input_length"] for row in rows),
         _counts(row["output_length"] for row in rows),
         _spread(np.array([row["timestamp"] / 1e3 for row in rows])),
-        tuple(tuple(row["hash_ids"]) for row in rows),
+        tuple(tuple(row.get("hash_ids", ())) for row in rows),
     )
 
 
 def _spread(stamps_s: FloatArray) -> FloatArray:
-    """Times in which requests of one stamp come evenly over the batch that begins with it."""
-    _, start, size = np.unique(stamps_s, return_index=True, return_counts=True)
+    """Times in which requests of one stamp come evenly until the next stamp, at most a batch later. Ascending."""
+    stamp_s, start, size = np.unique(stamps_s, return_index=True, return_counts=True)
+    until_next_s = np.minimum(np.diff(stamp_s, append=np.inf), BATCH_S)
     place = np.arange(len(stamps_s)) - np.repeat(start, size)
-    spread: FloatArray = stamps_s + place * BATCH_S / np.repeat(size, size)
+    spread: FloatArray = stamps_s + place * np.repeat(until_next_s / size, size)
     return spread
 
 
