@@ -21,9 +21,9 @@ class Recorder:
         """Note that request `row` leaves now."""
         self._sent.append(Sent(row, due_s, self.now_s()))
 
-    def read(self, row: int, data: bytes) -> None:
-        """Note bytes of the answer to `row`, that came now."""
-        self._read_s.append(perf_counter() - self.start_s)
+    def read(self, row: int, read_s: float, data: bytes) -> None:
+        """Note bytes of the answer to `row` that came at `read_s` on the clock of `perf_counter`."""
+        self._read_s.append(read_s - self.start_s)
         self._read_row.append(row)
         self._read_bytes.append(len(data))
         self._raw += data

@@ -32,14 +32,15 @@ CHUNKS_PER_WORKER_PER_S = 10_000
 
 SEND_LAG_LIMIT_S = 0.050
 BUSY_LIMIT_FRAC = 0.9
+ADVICE = "give the client its own CPU cores, or lower the load"
 
 
 @dataclass(frozen=True)
 class Supervision:
     """How a probe is looked after, about once a second.
 
-    `check_alive` raises ServerFailed if the server has died. Requests sent later than `send_lag_limit_s` (p99) after
-    they were due make the probe void.
+    `check_alive` raises ServerFailed if the server has died. Requests of an open loop sent later than
+    `send_lag_limit_s` (p99) after they were due make the probe void; a closed loop has no schedule to be late for.
     """
 
     watch: Watch
@@ -76,6 +77,7 @@ def workers_needed(requests: Requests, load: Load, cpus: int) -> int:
 class _Probe:
     def __init__(self, job: Job, crew: Crew, supervision: Supervision) -> None:
         self._crew = crew
+        self._load = job.load
         self._window = job.window
         self._supervision = supervision
         self._transcript = Transcript(job.requests, job.window)
@@ -89,7 +91,9 @@ class _Probe:
         ended_s = perf_counter() - start_s
         self._finish()
         health = self._client_health()
-        _refuse_if_late(health, self._supervision.send_lag_limit_s)
+        _refuse_if_saturated(health)
+        if isinstance(self._load, OpenLoop):
+            _refuse_if_late(health, self._supervision.send_lag_limit_s)
         return replace(self._transcript.log(ended_s), stopped=stopped, client=health)
 
     def _look_after(self, start_s: float) -> str | None:
@@ -135,14 +139,16 @@ class _Probe:
 
 
 def _refuse_if_late(health: ClientHealth, send_lag_limit_s: float) -> None:
-    advice = "give the client its own CPU cores, or lower the load"
     if health.send_lag_p99_s > send_lag_limit_s:
         raise MeasurementVoid(
             f"requests left {health.send_lag_p99_s * 1e3:.0f} ms late at p99 (limit {send_lag_limit_s * 1e3:.0f} ms, "
-            f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {advice}"
+            f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {ADVICE}"
         )
+
+
+def _refuse_if_saturated(health: ClientHealth) -> None:
     if health.busy_frac > BUSY_LIMIT_FRAC:
         raise MeasurementVoid(
             f"the load generator's event loop was busy {health.busy_frac:.0%} of the time "
-            f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {advice}"
+            f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {ADVICE}"
         )

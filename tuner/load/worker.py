@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import uvloop
 
 from tuner.load.channel import Channel, open_channel
@@ -16,14 +15,13 @@ from tuner.load.health import effort
 from tuner.load.offer import Offer
 from tuner.load.prompts import Bodies
 from tuner.load.recorder import Recorder
-from tuner.load.transport import TRANSPORT_ERRORS, open_client, reads, reason
+from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason, stamped_reads
 from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
 from tuner.target import ClosedLoop
 
 FLUSH_PERIOD_S = 0.1
 WARM_CONNECTIONS = 64
 WARM_TIMEOUT_S = 5.0
-HEADERS = {"content-type": "application/json"}
 
 
 async def work(job: Job, worker: int) -> None:
@@ -67,7 +65,7 @@ async def _tell_when_followed(offer: Offer, channel: Channel) -> None:
 
 
 class _Sender:
-    def __init__(self, client: httpx.AsyncClient, bodies: Bodies, recorder: Recorder, timeout_s: float) -> None:
+    def __init__(self, client: Client, bodies: Bodies, recorder: Recorder, timeout_s: float) -> None:
         self._client = client
         self._bodies = bodies
         self._recorder = recorder
@@ -81,10 +79,10 @@ class _Sender:
         body = self._bodies.body(row)
         try:
             async with asyncio.timeout(due_s + self._timeout_s - recorder.now_s()):
-                async with self._client.stream("POST", "/v1/completions", content=body, headers=HEADERS) as response:
+                async with self._client.ask(body) as response:
                     status = response.status_code
-                    async for data in reads(response):
-                        recorder.read(row, data)
+                    async for read_s, data in stamped_reads(response):
+                        recorder.read(row, read_s, data)
             how = Ending.BODY_ENDED
         except TimeoutError:
             how = Ending.TIMED_OUT
@@ -95,18 +93,18 @@ class _Sender:
         return ended
 
 
-async def _warm(client: httpx.AsyncClient, job: Job) -> None:
+async def _warm(client: Client, job: Job) -> None:
     connections = job.load.users if isinstance(job.load, ClosedLoop) else WARM_CONNECTIONS
     async with asyncio.TaskGroup() as group:
         for _ in range(connections // job.workers):
             group.create_task(_touch(client))
 
 
-async def _touch(client: httpx.AsyncClient) -> None:
+async def _touch(client: Client) -> None:
     """Open one connection. That the server cannot be reached will show in the results."""
     try:
         async with asyncio.timeout(WARM_TIMEOUT_S):
-            await client.get("/health")
+            await client.touch()
     except (TimeoutError, *TRANSPORT_ERRORS):
         return
 
