@@ -30,9 +30,8 @@ def open_target(
         case "virtual":
             from launchers.sim.virtual import open_virtual
 
-            return open_virtual(
-                configuration.engine, configuration, plan.model, plan.box.gpu, plan.workload.acceptance, plan.seed
-            )
+            workload = plan.workload
+            return open_virtual(configuration, plan.model, plan.box.gpu, workload.acceptance, workload.max_model_len)
         case "served":
             return open_served(_simulated(plan, configuration, folder))
         case None:

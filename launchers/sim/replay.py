@@ -1,0 +1,211 @@
+"""A workload replayed against one simulated server in virtual time: requests and load in, a RequestLog out.
+
+The same rules as for a real server (`tuner.target`): open loops have absolute due times, closed loops give a user the
+next session when he has finished one, and the load goes on until every counted request has ended or timed out.
+"""
+
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+from launchers.sim.scheduler import abort, add, finish, run_answers
+from launchers.sim.sglang_order import plan_sglang
+from launchers.sim.state import ENDED, NO_RUN, Scheduler, chunk_times_s, tokens_said
+from launchers.sim.steptime import StepSeconds
+from launchers.sim.vllm_order import plan_vllm
+from tuner.requestlog import RequestLog, Status
+from tuner.requests import FloatArray, IntArray, Requests
+from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
+
+PLANS = {"vllm": plan_vllm, "sglang": plan_sglang}
+LOOKS = 8
+"""How often `watch` is asked within a window."""
+
+SEED_STRIDE = 1_000_003
+NOT_ENDED = float("nan")
+
+# As the real load generator does: who was refused does not ask again at once.
+FAILURE_PAUSE_S = 0.5
+
+
+class Replay:
+    """One probe of one server. Row i of the log is request i of the scheduler."""
+
+    def __init__(self, scheduler: Scheduler, step_s: StepSeconds, requests: Requests, window: Window) -> None:
+        self._s = scheduler
+        self._step_s = step_s
+        self._requests = requests
+        self._window = window
+        self._prompt = requests.prompt_tokens.tolist()
+        self._output = requests.output_tokens.tolist()
+        self._think_s = requests.think_s.tolist()
+        self._session = requests.session.tolist()
+        self._first_of = np.searchsorted(requests.session, np.arange(requests.sessions + 1)).tolist()
+        self._names: list[list[int]] | None = None
+        self._due: list[tuple[float, int]] = []
+        self._idle_sessions: list[int] = []
+        self._request: list[int] = []
+        self._due_s: list[float] = []
+        self._ended_at_s: list[float] = []
+        self._status: list[int] = []
+        self._open_counted = 0
+        self._oldest = 0
+        self._errors: set[str] = set()
+        self._stopped: str | None = None
+
+    def share(self, names: list[list[int]]) -> None:
+        """Say which blocks of the prompts are shared (`block_names`)."""
+        self._names = names
+
+    def offer(self, load: Load, sessions: list[int]) -> None:
+        """Schedule these sessions."""
+        match load:
+            case OpenLoop(rate_rps):
+                arrival_s = (np.cumsum(self._requests.unit_gaps) / rate_rps).tolist()
+                self._due = [(arrival_s[session], self._first_of[session]) for session in sessions]
+                heapify(self._due)
+            case ClosedLoop(users):
+                self._idle_sessions = sessions[::-1]
+                for _ in range(users):
+                    self._next_session(0.0)
+
+    def run(self, watch: Watch) -> RequestLog:
+        """Play it to its end, or until `watch` says why not."""
+        s, plan = self._s, PLANS[self._s.settings.policy]
+        look_every_s = self._window.measure_s / LOOKS
+        look_s = self._window.warmup_s + look_every_s
+        now_s = 0.0
+        while True:
+            self._arrive(now_s)
+            self._time_out(now_s)
+            if now_s >= look_s:
+                self._stopped = watch(self.log(now_s))
+                look_s = now_s + look_every_s
+            if self._stopped or (now_s >= self._window.end_s and not self._open_counted):
+                return self.log(now_s)
+            step = plan(s)
+            if not step[2] and not step[3]:
+                if not self._due:
+                    return self.log(now_s)
+                now_s = max(now_s, min(self._due[0][0], look_s))
+                continue
+            now_s += self._step_s(*step)
+            finish(s, now_s)
+            if not s.ended and s.answering and not s.prefilling and (s.stuck or not s.waiting):
+                now_s = run_answers(s, now_s, self._next_event_s(look_s), self._step_s)
+            if s.ended:
+                self._record_ended(now_s)
+
+    def log(self, now_s: float) -> RequestLog:
+        """What has been seen so far; whoever still runs is UNFOLLOWED."""
+        chunk_s, chunk_start = self._chunks()
+        rows = np.array(self._request, dtype=np.int64)
+        due_s = np.array(self._due_s, dtype=np.float64)
+        return RequestLog(
+            request=rows,
+            counted=(due_s >= self._window.warmup_s) & (due_s < self._window.end_s),
+            due_s=due_s,
+            sent_s=due_s,
+            ended_at_s=np.array(self._ended_at_s, dtype=np.float64),
+            status=np.array(self._status, dtype=np.int64),
+            prompt_tokens=self._requests.prompt_tokens[rows],
+            output_tokens=np.array([tokens_said(self._s, i) for i in range(len(rows))], dtype=np.int64),
+            wanted_tokens=self._requests.output_tokens[rows],
+            chunk_s=chunk_s,
+            chunk_start=chunk_start,
+            warmup_s=self._window.warmup_s,
+            window_s=self._window.measure_s,
+            ended_s=now_s,
+            errors=tuple(sorted(self._errors)),
+            stopped=self._stopped,
+        )
+
+    def _chunks(self) -> tuple[FloatArray, IntArray]:
+        """All chunk times, row after row, and where each row begins."""
+        s = self._s
+        step_s = np.array(s.step_s, dtype=np.float64)
+        times: list[FloatArray] = []
+        sizes = [0]
+        for i, status in enumerate(self._status):
+            if i in s.earlier or status == Status.TIMED_OUT or s.settings.stream_interval > 1:
+                pieces = [self._seen(i)]
+            elif s.run_start[i] == NO_RUN:
+                pieces = []
+            else:
+                pieces = [np.array((s.first_s[i],)), step_s[s.run_start[i] : s.run_end[i]]]
+            times += pieces
+            sizes.append(sum(map(len, pieces)))
+        return np.concatenate([np.zeros(0), *times]), np.cumsum(sizes)
+
+    def _seen(self, i: int) -> FloatArray:
+        """The chunk times of one request that reached the client before it gave up."""
+        times = np.array(chunk_times_s(self._s, i), dtype=np.float64)
+        interval = self._s.settings.stream_interval
+        if interval > 1 and len(times):
+            last = times[-1:] if (len(times) - 1) % interval and self._status[i] == Status.OK else times[:0]
+            times = np.concatenate([times[::interval], last])
+        ended_at_s = self._ended_at_s[i]
+        return times if np.isnan(ended_at_s) else times[times <= ended_at_s]
+
+    def _arrive(self, now_s: float) -> None:
+        """Hand over every request that is due."""
+        while self._due and self._due[0][0] <= now_s:
+            due_s, request = heappop(self._due)
+            prompt, output = self._prompt[request], self._output[request]
+            names = self._names[request] if self._names else None
+            i = add(self._s, prompt, output, self._requests.seed + SEED_STRIDE * request, names)
+            self._request.append(request)
+            self._due_s.append(due_s)
+            self._status.append(Status.UNFOLLOWED)
+            self._ended_at_s.append(NOT_ENDED)
+            self._open_counted += self._counts(due_s)
+            if not self._s.settings.admits(prompt, output):
+                abort(self._s, i)
+                self._errors.add(f"HTTP 400: {prompt} prompt and {output} answer tokens exceed the context length")
+                self._over(i, Status.FAILED, now_s)
+
+    def _time_out(self, now_s: float) -> None:
+        """Abort whoever has waited too long. Requests are in order of due time, so the oldest are looked at first."""
+        while self._oldest < len(self._due_s):
+            i = self._oldest
+            if self._s.phase[i] != ENDED:
+                deadline_s = self._due_s[i] + self._window.timeout_s
+                if deadline_s > now_s:
+                    return
+                abort(self._s, i)
+                self._over(i, Status.TIMED_OUT, deadline_s)
+            self._oldest += 1
+
+    def _record_ended(self, now_s: float) -> None:
+        for i in self._s.ended:
+            deadline_s = self._due_s[i] + self._window.timeout_s
+            if now_s > deadline_s:
+                self._over(i, Status.TIMED_OUT, deadline_s)
+            else:
+                self._over(i, Status.OK, now_s)
+        self._s.ended.clear()
+
+    def _over(self, i: int, status: Status, at_s: float) -> None:
+        """Record an end, and schedule what its session or its user does next."""
+        self._status[i] = status
+        self._ended_at_s[i] = at_s
+        self._open_counted -= self._counts(self._due_s[i])
+        free_s = at_s + (FAILURE_PAUSE_S if status == Status.FAILED else 0.0)
+        request = self._request[i] + 1
+        if request < self._first_of[self._session[request - 1] + 1]:
+            heappush(self._due, (free_s + self._think_s[request], request))
+        else:
+            self._next_session(free_s)
+
+    def _next_session(self, free_s: float) -> None:
+        if self._idle_sessions:
+            request = self._first_of[self._idle_sessions.pop()]
+            heappush(self._due, (free_s + self._think_s[request], request))
+
+    def _next_event_s(self, look_s: float) -> float:
+        """When the scheduler may have to be told something."""
+        next_s = min(look_s, self._due_s[self._oldest] + self._window.timeout_s)
+        return min(next_s, self._due[0][0]) if self._due else next_s
+
+    def _counts(self, due_s: float) -> bool:
+        return self._window.warmup_s <= due_s < self._window.end_s

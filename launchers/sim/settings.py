@@ -1,0 +1,188 @@
+"""What the simulated engine needs to know of a configuration: knobs in, SimSettings out. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+from launchers.sim.memory import Claim, check_longest_fits, kv_capacity_tokens
+from tuner.config.catalog import load
+from tuner.config.engine import EngineSpec, KnobValue
+from tuner.config.gpu import Gpu
+from tuner.config.model import Architecture, Model
+from tuner.configuration import Configuration
+from tuner.errors import FailureKind, ServerFailed
+
+# Assumptions: imports, compilation and graph capture take the first, reading weights from a local disk the second.
+START_S = 30.0
+LOADING_BYTES_PER_S = 2e9
+AUTO_BLOCK_TOKENS = 16
+
+MODELLED = {
+    "vllm": {
+        *("max_batch_size", "token_budget", "tp", "dp", "chunked_prefill", "long_prefill_token_threshold"),
+        *("speculation", "prefix_caching", "kv_cache_dtype", "gpu_memory_utilization", "block_size"),
+        "stream_interval",
+    },
+    "sglang": {
+        *("max_batch_size", "token_budget", "tp", "dp", "mixed_chunk", "max_prefill_tokens", "speculation"),
+        *("prefix_caching", "kv_cache_dtype", "gpu_memory_utilization", "schedule_conservativeness"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class SimSettings:
+    """One simulated server. Token counts; `long_prefill_tokens` 0: no limit; `drafts` tokens are guessed per step
+    and each is accepted with the chance `acceptance` if the one before was. `unmodelled` knobs have no effect.
+    """
+
+    policy: Literal["vllm", "sglang"] = "vllm"
+    max_batch: int = 1024
+    token_budget: int = 8192
+    kv_tokens: int = 1_000_000
+    max_model_len: int = 32768
+    block_tokens: int = AUTO_BLOCK_TOKENS
+    chunked_prefill: bool = True
+    long_prefill_tokens: int = 0
+    mixed_chunk: bool = False
+    max_prefill_tokens: int = 16384
+    conservativeness: float = 1.0
+    prefix_caching: bool = False
+    drafts: int = 0
+    acceptance: float = 0.0
+    draft_model: bool = False
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    memory_frac: float = 0.9
+    kv_dtype_bytes: float = 2.0
+    stream_interval: int = 1
+    startup_s: float = 0.0
+    unmodelled: tuple[str, ...] = ()
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of KV cache."""
+        return self.kv_tokens // self.block_tokens
+
+    def admits(self, prompt_tokens: int, output_tokens: int) -> bool:
+        """Whether a request is short enough; both engines refuse longer ones with HTTP 400."""
+        return prompt_tokens + output_tokens <= min(self.max_model_len, self.blocks * self.block_tokens)
+
+
+def settings_of(
+    configuration: Configuration,
+    model: Model,
+    gpu: Gpu,
+    acceptance: float,
+    max_model_len: int | None = None,
+) -> SimSettings:
+    """The simulated server of `configuration`. Raises ServerFailed where the real one would not start."""
+    knobs = {**_defaults(configuration.engine, gpu), **configuration.knobs}
+    longest = min(max_model_len or model.architecture.max_context, model.architecture.max_context)
+    read = _sglang if configuration.engine == "sglang" else _vllm
+    settings = read(knobs, SimSettings(max_model_len=longest))
+    drafts, draft_model = _speculation(str(knobs["speculation"]))
+    settings = replace(
+        settings,
+        max_batch=int(knobs["max_batch_size"]),
+        token_budget=int(knobs["token_budget"]),
+        prefix_caching=knobs["prefix_caching"] == "on",
+        drafts=drafts,
+        draft_model=draft_model,
+        acceptance=acceptance,
+        tp=int(knobs["tp"]),
+        pp=int(knobs["pp"]),
+        dp=int(knobs["dp"]),
+        kv_dtype_bytes=1.0 if knobs["kv_cache_dtype"] == "fp8" else 2.0,
+        memory_frac=float(knobs["gpu_memory_utilization"]),
+        unmodelled=_unmodelled(configuration, gpu),
+    )
+    _check_combination(settings, model.architecture)
+    return _with_memory(settings, model.architecture, gpu)
+
+
+def _defaults(engine: str, gpu: Gpu) -> dict[str, KnobValue]:
+    """The engine's own defaults on `gpu`, and the smallest tensor-parallel size."""
+    defaults = {name: knob.default_on(gpu) for name, knob in _spec(engine).knobs.items()}
+    return {**defaults, "tp": 1}
+
+
+@cache
+def _spec(engine: str) -> EngineSpec:
+    return load(EngineSpec, engine)
+
+
+def _vllm(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
+    return replace(
+        settings,
+        policy="vllm",
+        chunked_prefill=knobs["chunked_prefill"] == "on",
+        long_prefill_tokens=_number_or(knobs["long_prefill_token_threshold"], 0),
+        block_tokens=_number_or(knobs["block_size"], AUTO_BLOCK_TOKENS),
+        stream_interval=int(knobs["stream_interval"]),
+    )
+
+
+def _sglang(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
+    return replace(
+        settings,
+        policy="sglang",
+        mixed_chunk=knobs["mixed_chunk"] == "on",
+        max_prefill_tokens=max(int(knobs["max_prefill_tokens"]), settings.max_model_len),
+        conservativeness=float(knobs["schedule_conservativeness"]),
+    )
+
+
+def _number_or(value: KnobValue, otherwise: int) -> int:
+    """The number a choice names; `auto` and `off` name none."""
+    return int(value) if str(value).isdigit() else otherwise
+
+
+def _speculation(choice: str) -> tuple[int, bool]:
+    """Drafted tokens per step, and whether a model drafts them: `off`, `ngram-3`, `draft-5`."""
+    method, _, drafts = choice.rpartition("-")
+    return (int(drafts), method != "ngram") if method else (0, False)
+
+
+def _unmodelled(configuration: Configuration, gpu: Gpu) -> tuple[str, ...]:
+    """Knobs turned away from their default that have no effect here."""
+    defaults = _defaults(configuration.engine, gpu)
+    turned = [name for name, value in configuration.knobs.items() if value != defaults.get(name)]
+    return tuple(name for name in turned if name not in MODELLED[configuration.engine])
+
+
+def _check_combination(settings: SimSettings, architecture: Architecture) -> None:
+    """Raise ServerFailed where the engine's own check would."""
+    if not architecture.divides(settings.tp):
+        heads = f"Total number of attention heads ({architecture.heads})"
+        raise _bad_combination(f"{heads} must be divisible by tensor parallel size ({settings.tp}).")
+    if settings.policy == "sglang":
+        return
+    budget, longest = settings.token_budget, settings.max_model_len
+    if not settings.chunked_prefill and budget < longest:
+        raise _bad_combination(f"max_num_batched_tokens ({budget}) is smaller than max_model_len ({longest}).")
+    if budget < settings.max_batch:
+        must = f"must be greater than or equal to max_num_seqs ({settings.max_batch})"
+        raise _bad_combination(f"max_num_batched_tokens ({budget}) {must}.")
+
+
+def _bad_combination(evidence: str) -> ServerFailed:
+    kind = FailureKind.BAD_COMBINATION
+    return ServerFailed(kind, "these settings exclude each other", evidence=f"Value error, {evidence}")
+
+
+def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) -> SimSettings:
+    claim = Claim(
+        engine=settings.policy,
+        tp=settings.tp,
+        pp=settings.pp,
+        memory_frac=settings.memory_frac,
+        kv_dtype_bytes=settings.kv_dtype_bytes,
+        token_budget=settings.token_budget,
+    )
+    kv_tokens = kv_capacity_tokens(architecture, gpu, claim)
+    check_longest_fits(architecture, claim, kv_tokens, settings.max_model_len)
+    weight_bytes = architecture.parameters * architecture.weight_bytes / (settings.tp * settings.pp)
+    return replace(settings, kv_tokens=kv_tokens, startup_s=START_S + weight_bytes / LOADING_BYTES_PER_S)

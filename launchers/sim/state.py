@@ -1,0 +1,123 @@
+"""The state of a simulated server: its queue, its batch, its KV cache, and what can be read off it.
+
+Answers under way are never touched one by one. A running answer gets its next token in every step that runs answers,
+so all that is known of it when its prompt is done: in which step it ends, and in which steps it needs another block
+of KV cache. Steps that run answers are numbered, `step_s[e]` is when step e ended, and the token times of an answer
+are a slice of that list. What a step costs the simulation is therefore a matter of what changes in it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from launchers.sim.prefixcache import PrefixCache
+from launchers.sim.settings import SimSettings
+from launchers.sim.speculation import Guesses
+
+WAITING, PREFILLING, ANSWERING, ENDED = range(4)
+NO_RUN = -1
+
+Step = tuple[int, int, int, int, int]
+"""What a step holds, in the order of `StepTime.step_s`: prompt tokens, their cached tokens, prompts, answers, their
+cached tokens. All 0: there is nothing to do."""
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """One server's queue, batch and KV cache. The lists of the first group have one entry per request, in order of
+    arrival.
+
+    - `target`: tokens to compute before the answer (again) begins: the prompt, and after a preemption what was said.
+    - `said`: tokens answered before the last preemption, `earlier` their times.
+    - `run_start`, `run_end`: the answer's steps after its first token at `first_s`; NO_RUN before it.
+    - `names`: the numbers of leading blocks that others may share; `owned` those held now.
+    - `admitted`: running requests by admission, the last one to be preempted first; entries that a request's `place`
+      does not point at are history.
+    - `ends`, `growth`, `gains`: by step, which answers end, how many blocks are needed, and (speculation) how many
+      tokens are gained.
+    - `stuck`: nobody who waits can be admitted before somebody ends.
+    """
+
+    settings: SimSettings
+    free_blocks: int
+    cache: PrefixCache | None = None
+
+    prompt: list[int] = field(default_factory=list)
+    wanted: list[int] = field(default_factory=list)
+    seed: list[int] = field(default_factory=list)
+    names: list[list[int]] = field(default_factory=list)
+    owned: list[list[int]] = field(default_factory=list)
+    phase: list[int] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    computed: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    place: list[int] = field(default_factory=list)
+    first_s: list[float] = field(default_factory=list)
+    run_start: list[int] = field(default_factory=list)
+    run_end: list[int] = field(default_factory=list)
+    earlier: dict[int, list[float]] = field(default_factory=dict)
+    guessed: dict[int, Guesses] = field(default_factory=dict)
+
+    waiting: deque[int] = field(default_factory=deque)
+    prefilling: list[int] = field(default_factory=list)
+    admitted: list[int] = field(default_factory=list)
+    answering: int = 0
+    context_tokens: int = 0
+    step_s: list[float] = field(default_factory=list)
+    ends: dict[int, list[int]] = field(default_factory=dict)
+    ends_sum: int = 0
+    growth: list[int] = field(default_factory=list)
+    gains: list[int] = field(default_factory=list)
+
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+    runs_answers: bool = False
+    stuck: bool = False
+    ended: list[int] = field(default_factory=list)
+    preemptions: int = 0
+    reserve_ratio: float = 0.0
+    reserve_step: int = 0
+
+
+def blocks_for(s: Scheduler, tokens: int) -> int:
+    """Blocks of KV cache that hold `tokens` tokens."""
+    return -(-tokens // s.settings.block_tokens)
+
+
+def growth_now(s: Scheduler) -> int:
+    """Blocks that the running answers need for their next token."""
+    return s.growth[len(s.step_s)] if s.answering else 0
+
+
+def tokens_said(s: Scheduler, i: int) -> int:
+    """Tokens of the answer so far."""
+    if s.run_start[i] == NO_RUN:
+        return s.said[i]
+    return s.said[i] + 1 + gained(s, i, steps_run(s, i))
+
+
+def chunk_times_s(s: Scheduler, i: int) -> list[float]:
+    """When the pieces of the answer came so far: one per step, of several tokens where guesses were accepted."""
+    times = s.earlier.get(i, [])
+    if s.run_start[i] == NO_RUN:
+        return times
+    return [*times, s.first_s[i], *s.step_s[s.run_start[i] : min(s.run_end[i], len(s.step_s))]]
+
+
+def steps_run(s: Scheduler, i: int) -> int:
+    """Steps of the answer so far."""
+    return min(s.run_end[i], len(s.step_s)) - s.run_start[i]
+
+
+def gained(s: Scheduler, i: int, steps: int) -> int:
+    """Tokens after so many steps of the answer."""
+    return s.guessed[i].tokens[steps] if s.settings.drafts else steps
+
+
+def held(s: Scheduler, i: int, steps: int) -> int:
+    """Blocks held after so many steps of the answer. Guesses need room before it is known whether they are right."""
+    if not s.settings.drafts:
+        return blocks_for(s, s.target[i] + steps)
+    if not steps:
+        return blocks_for(s, s.target[i])
+    reach = s.target[i] + s.guessed[i].tokens[steps - 1] + 1 + s.settings.drafts
+    return blocks_for(s, min(reach, s.prompt[i] + s.wanted[i]))

@@ -1,0 +1,217 @@
+"""How long one step of an engine takes: what is in the batch flows in, seconds flow out. Pure.
+
+Two sources: tables exported from measured kernels (`scripts/export_step_tables.py`), and a roofline for any other
+model or GPU. Called hundreds of thousands of times a second, so plain lists and floats only.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+from launchers.sim.roofline import roofline
+from launchers.sim.settings import SimSettings
+from tuner.config.gpu import Gpu
+from tuner.config.model import Architecture, Model
+
+TABLES = Path(__file__).parent / "tables"
+
+ENGINE_OVERHEAD_S = 0.002
+"""Scheduling, sampling and output work of one step: calibrated on measured Qwen3-32B TP2 rows of vLLM on H100."""
+
+DRAFT_LAUNCH_S = 2e-4
+"""Starting one pass of a draft model: an assumption."""
+
+StepSeconds = Callable[[int, int, int, int, int], float]
+"""`StepTime.step_s`."""
+
+Line = tuple[list[float], list[float]]
+"""A piecewise linear function over a grid: in cell j it is `line[0][j] + line[1][j] * x`."""
+
+
+class StepTime(Protocol):
+    """The step time of one server at one tensor-parallel size. `source` says where the figures come from."""
+
+    @property
+    def source(self) -> str:
+        """Which model of the step time this is, for reports."""
+        ...
+
+    def step_s(
+        self,
+        prefill_tokens: int,
+        prefill_kv_tokens: int,
+        prefill_requests: int,
+        decode_requests: int,
+        decode_kv_tokens: int,
+    ) -> float:
+        """Seconds for a step over `prefill_tokens` new prompt tokens of `prefill_requests` requests that have
+        `prefill_kv_tokens` in the cache already, and one step of `decode_requests` with `decode_kv_tokens` in the
+        cache. Sums over the requests, not averages."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """What speculation does to a step: `width` tokens are fed per answer (1 + guesses), guessing takes `draft_s`."""
+
+    width: int = 1
+    draft_s: float = 0.0
+
+
+NO_DRAFTS = Drafting()
+
+
+class StepTable(TypedDict):
+    """Measured milliseconds over grids; `scripts/export_step_tables.py` says what each part holds."""
+
+    mixed_tokens: list[int]
+    mixed_linear: list[float]
+    decode_tokens: list[int]
+    decode_linear: list[float]
+    decodes: list[int]
+    context: list[int]
+    decode_attention: list[list[float]]
+    chunk_requests: list[int]
+    chunks: list[int]
+    cached: list[int]
+    prefill_attention: list[list[list[float]]]
+
+
+class TableSteps:
+    """Interpolates a StepTable; linear between grid points and beyond the last one.
+
+    A decoding request feeds `drafting.width` tokens per step.
+    """
+
+    def __init__(self, table: StepTable, overhead_s: float, source: str, drafting: Drafting = NO_DRAFTS) -> None:
+        self.source = source
+        self._width = drafting.width
+        self._draft_s = drafting.draft_s
+        self._overhead_s = overhead_s
+        self._table = table
+        self._tokens, self._context = table["mixed_tokens"], table["context"]
+        self._mixed = _line(table["mixed_tokens"], _seconds(table["mixed_linear"]))
+        self._decode = _line(table["decode_tokens"], _seconds(table["decode_linear"]))
+        self._attention: dict[int, Line] = {}
+        self._decode_step: dict[int, Line] = {}
+
+    def step_s(
+        self,
+        prefill_tokens: int,
+        prefill_kv_tokens: int,
+        prefill_requests: int,
+        decode_requests: int,
+        decode_kv_tokens: int,
+    ) -> float:
+        """Seconds of one step: see `StepTime`."""
+        if not prefill_requests:
+            line = self._decode_step.get(decode_requests) or self._decode_line(decode_requests)
+            context = decode_kv_tokens / decode_requests
+            j = bisect_right(self._context, context, 1, len(self._context) - 1) - 1
+            return line[0][j] + line[1][j] * context
+        step_s = self._overhead_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
+        if decode_requests:
+            attention = self._attention.get(decode_requests) or self._attention_line(decode_requests)
+            step_s += self._draft_s + _at(self._context, attention, decode_kv_tokens / decode_requests)
+        tokens, cached = prefill_tokens / prefill_requests, prefill_kv_tokens / prefill_requests
+        return step_s + self._prefill_attention_s(prefill_requests, tokens, cached)
+
+    def _decode_line(self, requests: int) -> Line:
+        """The whole step of a pure decode batch over context, kept for the next time."""
+        fixed_s = (
+            self._overhead_s + self._draft_s + _at(self._table["decode_tokens"], self._decode, requests * self._width)
+        )
+        intercepts, slopes = self._attention.get(requests) or self._attention_line(requests)
+        line = ([fixed_s + intercept for intercept in intercepts], slopes)
+        self._decode_step[requests] = line
+        return line
+
+    def _attention_line(self, requests: int) -> Line:
+        rows = self._table["decode_attention"]
+        i, part = _cell(self._table["decodes"], requests)
+        mixed = [low + part * (high - low) for low, high in zip(rows[i], rows[i + 1], strict=True)]
+        line = _line(self._context, _seconds(mixed))
+        self._attention[requests] = line
+        return line
+
+    def _prefill_attention_s(self, requests: int, tokens: float, cached: float) -> float:
+        table = self._table["prefill_attention"]
+        i, i_part = _cell(self._table["chunk_requests"], requests)
+        j, j_part = _cell(self._table["chunks"], tokens)
+        k, k_part = _cell(self._table["cached"], cached)
+        few = _between(table[i], j, j_part, k, k_part)
+        if not i_part:
+            return few * 1e-3
+        many = _between(table[i + 1], j, j_part, k, k_part)
+        return (few + i_part * (many - few)) * 1e-3
+
+
+def step_time(settings: SimSettings, model: Model, gpu: Gpu) -> StepTime:
+    """The step time of a server: a table where this model and engine have one for this GPU, else a roofline."""
+    shipped = _shipped(settings, model, gpu)
+    if shipped is None:
+        plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, ENGINE_OVERHEAD_S)
+        drafting = _drafting(settings, model.architecture, plain)
+        return replace(plain, width=drafting.width, fixed_s=plain.fixed_s + drafting.draft_s)
+    table, source = shipped
+    drafting = _drafting(settings, model.architecture, TableSteps(table, 0.0, source))
+    return TableSteps(table, ENGINE_OVERHEAD_S, source, drafting)
+
+
+def _shipped(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
+    """Tables are for weights and KV cache in 16 bits."""
+    if model.architecture.weight_bytes != 2.0 or settings.kv_dtype_bytes != 2.0:
+        return None
+    return step_table(settings.policy, gpu.name, model.name, settings.tp)
+
+
+def _drafting(settings: SimSettings, architecture: Architecture, plain: StepTime) -> Drafting:
+    """A drafter is taken to be one layer and an output head, as EAGLE's are; n-grams are looked up for nothing."""
+    if not settings.draft_model:
+        return Drafting(1 + settings.drafts)
+    layer = architecture.parameters / architecture.layers
+    head = architecture.vocab * architecture.hidden
+    share = min(1.0, (layer + head) / architecture.parameters)
+    pass_s = DRAFT_LAUNCH_S + share * plain.step_s(0, 0, 0, 1, 1)
+    return Drafting(1 + settings.drafts, settings.drafts * pass_s)
+
+
+@cache
+def step_table(engine: str, gpu: str, model: str, tp: int) -> tuple[StepTable, str] | None:
+    """The shipped table of this server and its source, or None where there is none."""
+    path = TABLES / f"{gpu}-{engine}-{model}.json"
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    table: StepTable | None = content["tp"].get(str(tp))
+    return (table, content["source"]) if table else None
+
+
+def _seconds(values_ms: list[float]) -> list[float]:
+    return [value * 1e-3 for value in values_ms]
+
+
+def _line(grid: list[int], values: list[float]) -> Line:
+    slopes = [(values[j + 1] - values[j]) / (grid[j + 1] - grid[j]) for j in range(len(grid) - 1)]
+    return [values[j] - slopes[j] * grid[j] for j in range(len(slopes))], slopes
+
+
+def _at(grid: list[int], line: Line, x: float) -> float:
+    j = bisect_right(grid, x, 1, len(grid) - 1) - 1
+    return line[0][j] + line[1][j] * x
+
+
+def _cell(grid: list[int], x: float) -> tuple[int, float]:
+    """The cell of `grid` that holds `x`, and how far into it `x` lies (above 1 beyond the grid)."""
+    j = bisect_right(grid, x, 1, len(grid) - 1) - 1
+    return j, (x - grid[j]) / (grid[j + 1] - grid[j])
+
+
+def _between(plane: list[list[float]], j: int, j_part: float, k: int, k_part: float) -> float:
+    low, high = plane[j], plane[j + 1]
+    at_low = low[k] + k_part * (low[k + 1] - low[k])
+    return at_low + j_part * (high[k] + k_part * (high[k + 1] - high[k]) - at_low)
