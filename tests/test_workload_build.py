@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.config.catalog import load, names
@@ -42,6 +42,7 @@ def test_a_seed_says_everything(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), few=st.integers(0, 30), more=st.integers(0, 30))
 def test_asking_for_more_keeps_the_beginning(name: str, seed: int, few: int, more: int) -> None:
     short, long = build(_workload(name), seed, few), build(_workload(name), seed, few + more)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.config.catalog import load, names
@@ -42,6 +42,7 @@ def test_fixed_lengths_are_all_the_same() -> None:
     assert set(draw_lengths(Lengths(fixed=7), _rng(), 5).tolist()) == {7}
 
 
+@settings(deadline=None)
 @given(
     p50=st.floats(0.5, 1e5),
     ratio=st.floats(1, 50),
@@ -57,6 +58,7 @@ def test_counts_stay_within_min_and_cap(p50: float, ratio: float, low: int, room
     assert drawn.max() <= low + room
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1100, 5000), seed=st.integers(0, 100))
 def test_no_request_exceeds_the_context_and_every_prompt_keeps_its_least(limit: int, seed: int) -> None:
     workload = load(Workload, "chat").model_copy(update={"max_model_len": limit})
