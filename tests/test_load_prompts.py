@@ -22,7 +22,7 @@ def requests_of(*prompts: tuple[Segment, ...], output_tokens: int = 7) -> Reques
     )
 
 
-@given(st.integers(8, 200_000), st.lists(st.builds(Segment, st.integers(0, 99), st.integers(1, 50)), min_size=1))
+@given(st.integers(8, 20_000), st.lists(st.builds(Segment, st.integers(0, 99), st.integers(1, 50)), min_size=1))
 def test_a_body_holds_the_ids_of_its_segments_and_as_many_as_asked_for(vocab, segments):
     body = json.loads(Bodies("m", vocab, requests_of(tuple(segments)), [0]).body(0))
     assert body["prompt"] == [int(one) for segment in segments for one in token_ids(segment, vocab)]

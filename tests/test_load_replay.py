@@ -29,20 +29,9 @@ PATIENCE_S = 30.0
 CLOCK_ERROR_S = 0.5
 
 
-@contextmanager
-def a_server() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    command = [sys.executable, fake.__file__]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            assert process.stdout
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}", process
-        finally:
-            process.kill()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with a_server() as (url, _):
+    with fake.running() as (url, _):
         yield url
 
 
@@ -86,23 +75,27 @@ def workers_left() -> list[int]:
     return [child.pid for child in psutil.Process().children() if "tuner.load.worker" in child.cmdline()]
 
 
-def test_every_request_is_sent_as_it_was_made_and_every_token_is_timed(server):
+@pytest.fixture(scope="module")
+def lonely(server: str) -> tuple[RequestLog, list[dict[str, Any]]]:
+    """A probe of six requests, one after the other, and what the server saw of it."""
     journal(server)
-    log = run(server, requests_for(*[PLAIN] * 4), ClosedLoop(1))
-    entries = journal(server)["entries"]
-    assert [len(entry["body"]["prompt"]) for entry in entries] == [PLAIN] * 4
+    log = run(server, requests_for(*[PLAIN] * 6), ClosedLoop(1))
+    return log, journal(server)["entries"]
+
+
+def test_every_request_is_sent_as_it_was_made_and_every_token_is_timed(lonely):
+    log, entries = lonely
+    assert [len(entry["body"]["prompt"]) for entry in entries] == [PLAIN] * 6
     assert (log.status == Status.OK).all()
     assert log.counted.all()
-    assert log.output_tokens.tolist() == [OUTPUT_TOKENS] * 4
-    assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 4
+    assert log.output_tokens.tolist() == [OUTPUT_TOKENS] * 6
+    assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 6
     assert log.errors == ()
     assert log.client is not None and log.client.workers == 1
 
 
-def test_times_are_those_of_the_server_on_one_clock(server):
-    journal(server)
-    log = run(server, requests_for(*[PLAIN] * 6), ClosedLoop(1))
-    entries = journal(server)["entries"]
+def test_times_are_those_of_the_server_on_one_clock(lonely):
+    log, entries = lonely
     written_s = np.concatenate([entry["token_s"] for entry in entries])
     came_s = np.array([entry["came_s"] for entry in entries])
     origin_s = np.median(written_s - log.chunk_s)
@@ -186,7 +179,7 @@ def test_a_closed_loop_keeps_exactly_its_users_in_flight(server):
     journal(server)
     log = run(server, requests_for(*[PLAIN] * 12), ClosedLoop(3))
     assert journal(server)["most_in_flight"] == 3
-    in_flight = [int(((log.sent_s <= at) & (at < log.ended_at_s)).sum()) for at in log.sent_s]
+    in_flight = [int(((log.sent_s <= at) & (at < log.ended_at_s)).sum()) for at in np.sort(log.sent_s)]
     assert in_flight[:9] == [1, 2] + [3] * 7
     assert log.due_s[3:].tolist() == sorted(log.ended_at_s)[:9]
 
@@ -222,7 +215,7 @@ def test_watch_sees_the_probe_so_far_and_may_stop_it(server):
 
 
 def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
-    with a_server() as (url, process):
+    with fake.running() as (url, process):
 
         def check_alive() -> None:
             if process.poll() is not None:
@@ -232,6 +225,26 @@ def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
         with pytest.raises(ServerFailed, match="server exited"):
             run(url, requests, ClosedLoop(1), check_alive=check_alive)
     assert workers_left() == []
+
+
+def test_a_worker_that_is_killed_makes_the_measurement_void(server):
+    def kill(log: RequestLog) -> None:
+        for pid in workers_left():
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(MeasurementVoid, match="killed by SIGKILL"):
+        run(server, requests_for(fake.prompt_tokens(fake.silence)), ClosedLoop(1), watch=kill)
+
+
+@pytest.mark.parametrize("load", [ClosedLoop(4), OpenLoop(100.0)])
+def test_several_workers_share_a_load_and_a_clock(server, load):
+    requests = requests_for(*[PLAIN] * 20, turns=2, gap=1.0)
+    log = run(server, requests, load, workers=2)
+    assert sorted(log.request.tolist()) == list(range(20))
+    assert (log.status == Status.OK).all()
+    assert (np.diff(log.due_s) >= 0).all()
+    assert log.client is not None and log.client.workers == 2
+    assert np.sort(log.due_s)[[0, -1]] == pytest.approx([0, log.ended_s], abs=CLOCK_ERROR_S)
 
 
 def test_a_client_that_was_late_makes_the_measurement_void(server):

@@ -7,7 +7,10 @@ tokens is answered as BEHAVIOURS[n] says. `/journal` tells what the server saw, 
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
@@ -145,6 +148,18 @@ BEHAVIOURS: dict[int, Callable[[Stream], Awaitable[None]]] = dict(
     )
 )  # fmt: skip
 HTTP_500 = 9
+
+
+@contextmanager
+def running() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The server as a process, for the length of a block: its address and itself."""
+    command = [sys.executable, __file__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stdout
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}", process
+        finally:
+            process.kill()
 
 
 def prompt_tokens(behaviour: Callable[[Stream], Awaitable[None]]) -> int:

@@ -7,12 +7,21 @@ import numpy as np
 
 from tuner.load.answer import Answer, judge
 from tuner.load.wire import Batch, Ended, Sent
-from tuner.requestlog import RequestLog
+from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray, Requests
 from tuner.target import Window
 
 KEPT_ERRORS = 20
 ERROR_CHARS = 200
+
+
+@dataclass(frozen=True)
+class _Result:
+    ended_at_s: float
+    status: Status
+    output_tokens: int
+    token_s: FloatArray
+    error: str
 
 
 @dataclass
@@ -21,20 +30,21 @@ class Transcript:
 
     requests: Requests
     window: Window
-    _answers: dict[int, Answer] = field(default_factory=dict)
     _sent: dict[int, Sent] = field(default_factory=dict)
-    _ended: dict[int, Ended] = field(default_factory=dict)
+    _running: dict[int, Answer] = field(default_factory=dict)
+    _results: dict[int, _Result] = field(default_factory=dict)
 
     def take(self, batch: Batch) -> None:
         """Add what one worker saw since its batch before."""
         for sent in batch.sent:
             self._sent[sent.row] = sent
-            self._answers[sent.row] = Answer()
+            self._running[sent.row] = Answer()
         at = 0
         for at_s, row, size in zip(batch.read_s, batch.read_row, batch.read_bytes, strict=True):
-            self._answers[row].read(at_s, batch.raw[at : at + size])
+            self._running[row].read(at_s, batch.raw[at : at + size])
             at += size
-        self._ended.update((ended.row, ended) for ended in batch.ended)
+        for ended in batch.ended:
+            self._results[ended.row] = self._result(ended.row, self._running.pop(ended.row), ended)
 
     def lag_s(self) -> FloatArray:
         """Sent − due of every request so far."""
@@ -45,28 +55,30 @@ class Transcript:
         order = sorted(self._sent.values(), key=lambda sent: (sent.due_s, sent.row))
         rows = np.array([sent.row for sent in order], dtype=np.int64)
         due_s = np.array([sent.due_s for sent in order])
-        wanted = self.requests.output_tokens[rows]
-        answers = [self._answers[row] for row in rows.tolist()]
-        endings = [self._ended.get(row) for row in rows.tolist()]
-        verdicts = [judge(*one) for one in zip(answers, endings, wanted.tolist(), strict=True)]
-        chunks = [answer.token_s() for answer in answers]
+        running = {row: self._result(row, answer, None) for row, answer in self._running.items()}
+        results = [self._results.get(row) or running[row] for row in rows.tolist()]
         return RequestLog(
             request=rows,
             counted=(due_s >= self.window.warmup_s) & (due_s < self.window.end_s),
             due_s=due_s,
             sent_s=np.array([sent.sent_s for sent in order]),
-            ended_at_s=np.array([ended.at_s if ended else np.nan for ended in endings]),
-            status=np.array([status for status, _ in verdicts], dtype=np.int64),
+            ended_at_s=np.array([result.ended_at_s for result in results]),
+            status=np.array([result.status for result in results], dtype=np.int64),
             prompt_tokens=self.requests.prompt_tokens[rows],
-            output_tokens=np.array([answer.usage or 0 for answer in answers], dtype=np.int64),
-            wanted_tokens=wanted,
-            chunk_s=np.concatenate([np.zeros(0), *chunks]),
-            chunk_start=np.cumsum([0, *map(len, chunks)]),
+            output_tokens=np.array([result.output_tokens for result in results], dtype=np.int64),
+            wanted_tokens=self.requests.output_tokens[rows],
+            chunk_s=np.concatenate([np.zeros(0), *(result.token_s for result in results)]),
+            chunk_start=np.cumsum([0, *(len(result.token_s) for result in results)]),
             warmup_s=self.window.warmup_s,
             window_s=self.window.measure_s,
             ended_s=ended_s,
-            errors=_distinct([text for _, text in verdicts if text]),
+            errors=_distinct([result.error for result in results if result.error]),
         )
+
+    def _result(self, row: int, answer: Answer, ended: Ended | None) -> _Result:
+        status, error = judge(answer, ended, int(self.requests.output_tokens[row]))
+        ended_at_s = np.nan if ended is None or status is Status.UNFOLLOWED else ended.at_s
+        return _Result(ended_at_s, status, answer.usage or 0, answer.token_s(), error)
 
 
 def _distinct(texts: list[str]) -> tuple[str, ...]:

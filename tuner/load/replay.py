@@ -41,11 +41,13 @@ class Supervision:
 
     `check_alive` raises ServerFailed if the server has died. Requests of an open loop sent later than
     `send_lag_limit_s` (p99) after they were due make the probe void; a closed loop has no schedule to be late for.
+    `workers`: processes that measure; None: as many as the load takes.
     """
 
     watch: Watch
     check_alive: Callable[[], None]
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
+    workers: int | None = None
 
 
 def replay(
@@ -55,7 +57,8 @@ def replay(
 
     Raises what `check_alive` raises, and MeasurementVoid where the client was too slow to be believed.
     """
-    job = Job(endpoint, requests, load, window, workers_needed(requests, load, os.cpu_count() or 1))
+    workers = supervision.workers or workers_needed(requests, load, os.cpu_count() or 1)
+    job = Job(endpoint, requests, load, window, workers)
     with TemporaryDirectory(prefix="goodtune-load-") as folder, ExitStack() as stack:
         job_path = Path(folder) / "job"
         job_path.write_bytes(pickle.dumps(job))
