@@ -127,7 +127,8 @@ def _offered_rps(score: Score) -> float:
 
 def _most_promising(curve: Curve, question: Question) -> float | None:
     """The level of highest fitted goodput among those that hold the SLO; None where none does."""
-    grid = np.geomspace(curve.levels[0], curve.levels[-1], GRID) if len(curve.levels) > 1 else curve.levels
+    # With the levels themselves: a grid point just short of a passing level would look on its wrong side.
+    grid = np.union1d(np.geomspace(curve.levels[0], curve.levels[-1], GRID), curve.levels)
     holds = curve.attainment_at(grid) >= question.attainment
     if not holds.any():
         return None

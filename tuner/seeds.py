@@ -16,6 +16,5 @@ class Purpose(IntEnum):
 
 
 def derive(seed: int, purpose: Purpose, replicate: int = 0) -> int:
-    """A 63-bit seed for one stream."""
-    state = np.random.SeedSequence([seed, int(purpose), replicate]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+    """A 32-bit seed for one stream."""
+    return int(np.random.SeedSequence([seed, int(purpose), replicate]).generate_state(1)[0])

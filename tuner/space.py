@@ -29,14 +29,24 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Space:
-    """The searched knobs of one engine: `values` holds what each may take, in order; `default` what the engine does.
+    """The searched knobs of one engine: `values` holds what each may take, in order.
 
-    A knob that may take a single value is fixed: it is in `values` too, and holds for the default as well.
+    A knob that may take a single value is fixed: it is in `values` too. `engine_defaults` is what the engine does
+    with every knob of its file if nothing is said.
     """
 
     engine: EngineSpec
     values: Mapping[str, tuple[KnobValue, ...]]
-    default: Configuration
+    engine_defaults: Mapping[str, KnobValue]
+
+    @property
+    def default(self) -> Configuration:
+        """The engine's own defaults; a knob the user fixed is a given, so it holds here too."""
+        knobs = {
+            name: allowed[0] if len(allowed) == 1 else self.engine_defaults[name]
+            for name, allowed in self.values.items()
+        }
+        return Configuration(self.engine.name, _applicable(self, knobs), is_default=True)
 
     @property
     def size(self) -> int:
@@ -59,7 +69,7 @@ def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> 
         if name in asked or _is_searched(knob, here)
     }
     values = {name: allowed for name, allowed in values.items() if allowed}
-    return Space(engine, values, _default(engine, values, here))
+    return Space(engine, values, _engine_defaults(engine, here))
 
 
 def spaces_of(plan: Plan) -> dict[str, Space]:
@@ -83,7 +93,7 @@ def spaces_of(plan: Plan) -> dict[str, Space]:
 def configuration(space: Space, chosen: Mapping[str, KnobValue]) -> Configuration:
     """The configuration that `chosen` means: fixed knobs added, those whose condition does not hold left out."""
     complete = {name: allowed[0] for name, allowed in space.values.items() if len(allowed) == 1} | dict(chosen)
-    return Configuration(space.engine.name, _applicable(space.engine, complete))
+    return Configuration(space.engine.name, _applicable(space, complete))
 
 
 def repaired(chosen: Mapping[str, KnobValue], space: Space) -> dict[str, KnobValue]:
@@ -200,24 +210,21 @@ def _number(name: str, text: str) -> float:
         raise ConfigError(f"--knob {name}: '{text}' is no number; write 256..8192, 512,1024 or 512") from error
 
 
-def _default(engine: EngineSpec, values: Mapping[str, tuple[KnobValue, ...]], here: Circumstances) -> Configuration:
-    """The engine's own defaults; knobs that were fixed by the user are given, not searched, so they hold here too."""
-    knobs: dict[str, KnobValue] = {}
-    for name, knob in engine.knobs.items():
-        if name not in values:
-            continue
-        default = knob.default_on(here.gpu)
-        if default == "smallest-that-fits":
-            default = smallest_tp(here.model, here.gpu, here.gpus)
-        knobs[name] = values[name][0] if len(values[name]) == 1 else default
-    return Configuration(engine.name, _applicable(engine, knobs), is_default=True)
+def _engine_defaults(engine: EngineSpec, here: Circumstances) -> dict[str, KnobValue]:
+    """What the engine does with every knob if nothing is said."""
+    defaults = {name: knob.default_on(here.gpu) for name, knob in engine.knobs.items()}
+    return {
+        name: smallest_tp(here.model, here.gpu, here.gpus) if value == "smallest-that-fits" else value
+        for name, value in defaults.items()
+    }
 
 
-def _applicable(engine: EngineSpec, chosen: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
+def _applicable(space: Space, chosen: Mapping[str, KnobValue]) -> dict[str, KnobValue]:
     """`chosen` in the order of the file, without the knobs whose condition does not hold."""
     kept: dict[str, KnobValue] = {}
-    for name, knob in engine.knobs.items():
-        if name in chosen and all(kept.get(other) in wanted for other, wanted in knob.when.items()):
+    for name, knob in space.engine.knobs.items():
+        holds = all(kept.get(other, space.engine_defaults[other]) in wanted for other, wanted in knob.when.items())
+        if name in chosen and holds:
             kept[name] = chosen[name]
     return kept
 

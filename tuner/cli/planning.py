@@ -70,9 +70,11 @@ def plan_from(options: Options) -> Planned:
     if options.sampler not in SAMPLERS:
         raise ConfigError(f"--sampler {options.sampler}: no such sampler; there is: {', '.join(SAMPLERS)}")
     model, slo = load_model(options.model), _slo(options)
-    workload = load_workload(options.workload or slo.workload)
+    workload = load_workload(options.workload or slo.workload).fitted(model.architecture.max_context)
     executables = named_executables(options.executables, options.engines.split(",")[0])
     box = _box(options, executables)
+    if box.simulation is None:
+        model.check_servable()
     specs, notes = _specs(options, box, executables)
     trials, budget_s = _bounds(options, box)
     plan = Plan(

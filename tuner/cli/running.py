@@ -7,7 +7,6 @@ import sys
 from tuner import record
 from tuner.cli.planning import Options, plan_from
 from tuner.events import Note
-from tuner.report import write_report
 from tuner.study import StudyOptions, run_study
 from tuner.summary import VerdictWord
 from tuner.terminal.choose import open_view, print_summary
@@ -24,6 +23,8 @@ def run(options: Options) -> VerdictWord:
             listener(Note(note))
         summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds), listener)
     outcomes = record.read_outcomes(plan.out)
+    from tuner.report import write_report
+
     write_report(plan.out, summary, outcomes, plan)
     if options.as_json:
         print(json.dumps(record.summary_as_data(summary), ensure_ascii=False))

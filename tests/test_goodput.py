@@ -1,0 +1,114 @@
+"""The load search, against servers whose truth is a formula."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.builders import a_score
+from tuner.goodput import MAX_PROBES, Answer, Question, attainment_upper, find_goodput, level_of
+from tuner.score import Score
+from tuner.target import Load, OpenLoop
+
+Curve = Callable[[float], float]
+
+
+def cliff(at: float) -> Curve:
+    """Attainment falls from 1 to 0 within a few percent around `at` req/s."""
+    return lambda rate: float(1 / (1 + (rate / at) ** 60))
+
+
+def slope(at: float) -> Curve:
+    """Attainment falls slowly: half of the requests are bad at `at` req/s."""
+    return lambda rate: float(1 / (1 + (rate / at) ** 3))
+
+
+def server(curve: Curve, seed: int = 0) -> Callable[[Load, int], Score]:
+    """Probes with binomial noise around `curve`."""
+    random = np.random.default_rng(seed)
+
+    def probe(load: Load, counted: int) -> Score:
+        rate = level_of(load)
+        good = int(random.binomial(counted, curve(rate)))
+        batches = tuple(random.binomial(counted // 10, curve(rate), 10) / (counted // 10))
+        return a_score(rate, load=load, counted=counted, good=good, attainment=good / counted,
+                       goodput_rps=rate * good / counted, request_rps=rate, batch_attainment=batches)  # fmt: skip
+
+    return probe
+
+
+def truth(curve: Curve, attainment: float) -> float:
+    """The highest goodput among loads that hold the SLO, by brute force."""
+    rates = np.geomspace(0.01, 1000, 20000)
+    return max((rate * curve(rate) for rate in rates if curve(rate) >= attainment), default=0.0)
+
+
+def question(attainment: float = 0.99, start: float = 1.0, **overrides: object) -> Question:
+    return Question(attainment, round(10 / (1 - attainment)) if attainment < 1 else 1000, start, 0.1, **overrides)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", [0.5, 3.0, 40.0, 400.0])
+@pytest.mark.parametrize("attainment", [0.9, 0.99])
+@pytest.mark.parametrize("curve", [cliff(20.0), cliff(3.0), slope(30.0)], ids=["cliff at 20", "cliff at 3", "slope"])
+def test_the_edge_is_found_wherever_the_search_starts(curve: Curve, attainment: float, start: float) -> None:
+    found = find_goodput(question(attainment, start), server(curve))
+    assert found.ended == "found"
+    assert found.goodput_rps == pytest.approx(truth(curve, attainment), rel=0.12)
+
+
+def test_without_an_attainment_the_free_peak_is_found_below_the_highest_load() -> None:
+    curve = slope(30.0)
+    found = find_goodput(Question(0.0, 1000, 1.0, 0.1), server(curve))
+    assert found.goodput_rps == pytest.approx(truth(curve, 0.0), rel=0.1)
+
+
+def test_the_best_probe_is_one_that_holds_the_slo() -> None:
+    found = find_goodput(question(), server(cliff(20.0)))
+    assert found.best and found.best.attainment >= 0.98
+    assert found.edge and found.edge >= level_of(found.best.load)
+
+
+def test_a_server_that_holds_the_slo_nowhere_is_given_up_at_the_least_load_worth_having() -> None:
+    found = find_goodput(question(start=10.0), server(lambda rate: 0.5))
+    assert (found.ended, found.goodput_rps) == ("misses-slo", 0.0)
+    assert min(level_of(probe.load) for probe in found.probes) == 0.1
+
+
+def test_a_server_that_cannot_beat_the_incumbent_costs_one_probe() -> None:
+    found = find_goodput(question(start=30.0, beat_rps=30.0), server(cliff(20.0)))
+    assert (found.ended, len(found.probes)) == ("hopeless", 1)
+
+
+def test_a_server_that_may_beat_the_incumbent_is_measured_to_the_end() -> None:
+    found = find_goodput(question(start=15.0, growth=1.3, beat_rps=15.0), server(cliff(20.0)))
+    assert found.ended == "found"
+    assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.99), rel=0.05)
+
+
+@pytest.mark.parametrize("curve", [cliff(20.0), slope(30.0), cliff(0.5)])
+def test_deciding_levels_count_as_many_requests_as_the_attainment_needs(curve: Curve) -> None:
+    found = find_goodput(question(), server(curve))
+    assert found.best and found.best.counted >= 1000
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_search_ends_whatever_the_noise(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    found = find_goodput(question(0.9), server(lambda rate: float(random.random()), seed))
+    assert isinstance(found, Answer) and len(found.probes) <= MAX_PROBES
+
+
+def test_users_are_whole() -> None:
+    found = find_goodput(Question(0.9, 100, 1.0, 1.0, in_users=True), server(cliff(20.0)))
+    assert found.best and level_of(found.best.load).is_integer()
+    assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.9), rel=0.1)
+
+
+def test_without_batches_nothing_is_hopeless_unless_it_was_stopped() -> None:
+    silent = a_score(1.0, 0.2, batch_attainment=())
+    assert attainment_upper(silent) == 1.0
+    assert attainment_upper(a_score(1.0, 0.2, batch_attainment=(), stopped="hopeless")) == 0.2
+
+
+def test_an_open_loop_question_is_probed_with_rates() -> None:
+    assert all(isinstance(probe.load, OpenLoop) for probe in find_goodput(question(), server(cliff(5.0))).probes)
