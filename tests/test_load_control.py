@@ -1,7 +1,7 @@
 import httpx
 import pytest
-from fakes import openai_server as fake
 
+from tests.fakes import openai_server as fake
 from tuner.load import control
 
 PATIENCE_S = 30.0

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from fakes import openai_server as fake
 
+from tests.fakes import openai_server as fake
 from tuner.errors import FailureKind, MeasurementVoid, ServerFailed
 from tuner.load import control
+from tuner.load.offer import REFUSAL_PAUSE_S
 from tuner.load.replay import Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests, Segment
@@ -154,6 +155,11 @@ def test_a_refused_connection_is_a_result_not_an_exception():
     assert "127.0.0.1:1" in log.errors[0]
 
 
+def test_a_user_who_was_turned_away_pauses_before_asking_again():
+    log = run("http://127.0.0.1:1", requests_for(PLAIN, PLAIN), ClosedLoop(1))
+    assert log.due_s[1] == pytest.approx(log.ended_at_s[0] + REFUSAL_PAUSE_S)
+
+
 def test_an_open_loop_keeps_its_schedule_and_counts_what_is_due_in_the_window(server):
     window = a_window(warmup_s=0.1, measure_s=0.2)
     log = run(server, requests_for(*[PLAIN] * 200, gap=1.0), OpenLoop(50.0), window)
@@ -266,11 +272,11 @@ def test_no_worker_outlives_the_tuner(server, request_to_end):
 @contextmanager
 def a_tuner(url: str) -> Iterator["subprocess.Popen[bytes]"]:
     script = f"""
-        import test_load_replay as t
+        import tests.test_load_replay as t
         requests = t.requests_for(t.fake.prompt_tokens(t.fake.silence))
         t.run({url!r}, requests, t.ClosedLoop(1))
     """
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], env=env, stderr=subprocess.PIPE, start_new_session=True
     ) as process:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from array import array
 
 import numpy as np
@@ -52,6 +54,15 @@ def test_every_session_belongs_to_exactly_one_worker_with_all_its_turns(workers)
     assert sorted(session for k in range(workers) for session in job.sessions_of(k)) == list(range(10))
     assert sorted(row for k in range(workers) for row in job.rows_of(k)) == list(range(20))
     assert job.rows_of(0)[:2] == [0, 1]
+
+
+def test_a_worker_starts_without_the_libraries_of_a_study():
+    script = (
+        "import sys, tuner.load.worker; print({*sys.modules} & {'optuna', 'pandas', 'pyarrow', 'scipy', 'pydantic'})"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
 
 
 def test_sessions_that_arrive_after_the_probe_must_be_over_are_not_prepared():
