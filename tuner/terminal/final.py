@@ -1,7 +1,6 @@
 """The final summary: what to deploy, how sure, the command, what it cost. Pure text, 80 columns."""
 
 import re
-import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 
@@ -9,6 +8,7 @@ from tuner.config.plan import Plan
 from tuner.outcome import Outcome
 from tuner.summary import Point, Summary, VerdictWord
 from tuner.terminal.scatter import Mark, staircase_plot
+from tuner.wording.commands import command_lines, study_command
 from tuner.wording.conclusion import (
     Row,
     cautions,
@@ -24,7 +24,7 @@ from tuner.wording.conclusion import (
     sentence,
     what_breaks,
 )
-from tuner.wording.naming import naming_of, study_command, title, trial_name
+from tuner.wording.naming import naming_of, title, trial_name
 from tuner.wording.numbers import device
 
 WIDTH = 78
@@ -47,23 +47,6 @@ def final_text(summary: Summary, outcomes: Sequence[Outcome], plan: Plan, next_c
     blocks += [block(summary, outcomes, plan) for block in shown[summary.verdict]]
     blocks.append(_ledger(summary, plan, next_commands))
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block) + "\n"
-
-
-def command_block(command: Sequence[str], width: int = WIDTH) -> list[str]:
-    """A command as one copy-pastable block: quoted for a shell, broken before options, with continuations."""
-    groups: list[str] = []
-    for word in command:
-        quoted = shlex.quote(word)
-        if groups and not word.startswith("-") and groups[-1].startswith("-") and " " not in groups[-1]:
-            groups[-1] += f" {quoted}"
-        else:
-            groups.append(quoted)
-    lines = [""]
-    for group in groups:
-        if lines[-1] and len(lines[-1]) + len(group) + 3 > width - 2:
-            lines.append("  ")
-        lines[-1] += group if not lines[-1].strip() else f" {group}"
-    return [f"  {line}{' ' + chr(92) if line is not lines[-1] else ''}" for line in lines]
 
 
 def _heading(summary: Summary, plan: Plan) -> list[str]:
@@ -115,8 +98,9 @@ def _command(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[
     point = deployed(summary)
     if point is None:
         return []
-    heading = ["  best so far"] if summary.verdict == "interrupted" else []
-    return [*heading, *command_block(point.command)]
+    named = {"interrupted": "best so far, not confirmed", "inconclusive": "not shown to be better; to try it"}
+    heading = [f"  {named[summary.verdict]}"] if summary.verdict in named else []
+    return [*heading, *_indented(point.command)]
 
 
 def _frontier(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[str]:
@@ -160,7 +144,7 @@ def _try_next(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list
 
 def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[str]:
     command = [*study_command(plan), "--out", str(plan.out), "--resume"]
-    return ["  go on with", *command_block(command)]
+    return ["  go on with", *_indented(command)]
 
 
 def _ledger(summary: Summary, plan: Plan, next_commands: Sequence[str]) -> list[str]:
@@ -169,6 +153,10 @@ def _ledger(summary: Summary, plan: Plan, next_commands: Sequence[str]) -> list[
     if next_commands:
         lines += _labelled("next", " · ".join(next_commands))
     return lines
+
+
+def _indented(command: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in command_lines(command, WIDTH - 2)]
 
 
 def _labelled(label: str, text: str) -> list[str]:

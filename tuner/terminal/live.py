@@ -44,8 +44,7 @@ class _View:
             self._progress = advanced(self._progress, event, time.perf_counter() - self._began)
         line = self._permanent(event)
         if line and self.live is not None:
-            text = Text(line, no_wrap=True, overflow="ellipsis")
-            self.live.console.print(text)
+            self.live.console.print(Text(line), no_wrap=True, overflow="ellipsis")
 
     def draw(self) -> Group:
         width, height = self._console.size

@@ -1,5 +1,6 @@
 """The live screen: progress as lines that fit a width and a height. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -31,6 +32,7 @@ WIDE = 120
 RUNNING_SHOWN = 4
 TRIALS_THAT_TELL = 3
 """Ended trials before the rest's duration is estimated."""
+LEAST_BAR = 10
 LABEL = 6
 """Columns of BEST and NOW."""
 
@@ -88,23 +90,23 @@ def _header(progress: Progress, moment: Moment, width: int) -> list[Text]:
     simulated = " simulated" if plan.box.simulation else ""
     slo = f"{plan.slo.name}: {slo_text(plan.slo)}" if width >= WIDE else plan.slo.name
     left = Text.assemble(("tune", "bold"), f"  {plan.model.name} · {slo} · {plan.box.title}{simulated}")
-    facts = _facts(progress, moment)
-    room = width - len(facts) - 2
     first = _spread(left, Text(str(plan.out), style="dim"), width)
-    return [first, Text.assemble((bar(_frac(progress, moment), max(room, 10)), "green"), f"  {facts}")]
+    facts = _fitting(_facts(progress, moment), width - LEAST_BAR - 2, " · ")
+    return [first, Text.assemble((bar(_frac(progress, moment), width - len(facts) - 2), "green"), f"  {facts}")]
 
 
-def _facts(progress: Progress, moment: Moment) -> str:
+def _facts(progress: Progress, moment: Moment) -> list[str]:
+    """The most important first."""
     plan = progress.plan
     if progress.confirming is not None:
         confirming = progress.confirming
-        return f"confirming {confirming.done}/{confirming.total} · {duration(moment.elapsed_s)}"
+        return [f"confirming {confirming.done}/{confirming.total}", duration(moment.elapsed_s)]
     parts = [f"{progress.done}/{plan.trials} trials" if plan.trials is not None else f"{progress.done} trials"]
     if plan.budget_s is not None:
         parts.append(f"{duration(_spent_s(progress, moment))} of {duration(plan.budget_s)}")
     parts.append(_end(progress, moment))
     bad = {"infeasible": progress.count("infeasible"), "failed": progress.count("failed")}
-    return " · ".join([*parts, *(f"{count} {word}" for word, count in bad.items() if count)])
+    return [*parts, *(f"{count} {word}" for word, count in bad.items() if count)]
 
 
 def _end(progress: Progress, moment: Moment) -> str:
@@ -140,11 +142,10 @@ def _best(progress: Progress, width: int) -> list[Text]:
         return [Text.assemble(("BEST".ljust(LABEL), "bold"), _no_best(progress))]
     value = f"{number(best.value_rps_per_gpu)} {rate_unit(progress.plan)}"
     line = Text.assemble(("BEST".ljust(LABEL), "bold"), (f"{trial_name(best.trial)}  {value}", "bold blue"))
-    for fact in (_against_default(progress, best), _price(progress.plan, best.best, best.configuration.gpus)):
-        line.append(f"  {fact}" if fact else "")
-    settled = "confirmed below" if progress.confirming else "screened once, not confirmed"
-    if line.cell_len + len(settled) + 2 <= width:
-        line.append(f"  {settled}", style="dim")
+    price = _price(progress.plan, best.best, best.configuration.gpus)
+    settled = "measured again now" if progress.confirming else "screened once, not confirmed"
+    facts = [fact for fact in (_against_default(progress, best), price, settled) if fact]
+    line.append(f"  {_fitting(facts, width - line.cell_len - 2, '  ')}")
     return [line, Text(" " * LABEL + _title(progress, best.configuration))]
 
 
@@ -215,6 +216,17 @@ def _score_facts(score: Score, plan: Plan) -> str:
 
 def _title(progress: Progress, configuration: Configuration) -> str:
     return title(progress.naming, configuration.engine, configuration.knobs)
+
+
+def _fitting(facts: Sequence[str], room: int, between: str) -> str:
+    """As many of `facts` as fit into `room`, from the first on."""
+    kept = ""
+    for fact in facts:
+        longer = f"{kept}{between}{fact}" if kept else fact
+        if len(longer) > room:
+            break
+        kept = longer
+    return kept
 
 
 def _spread(left: Text, right: Text, width: int) -> Text:

@@ -129,25 +129,6 @@ def ending(outcome: Outcome) -> str:
     return f"misses SLO: {broken}" if broken else "misses SLO"
 
 
-def study_command(plan: Plan) -> tuple[str, ...]:
-    """The command that would start this study again."""
-    command = ["tune", "--model", plan.model.name, "--slo", plan.slo.name]
-    command += ["--engine", ",".join(engine.name for engine in plan.engines)]
-    if plan.workload.name != plan.slo.workload:
-        command += ["--workload", plan.workload.name]
-    if plan.box.simulation is not None:
-        command += ["--simulate", plan.box.simulation, "--gpu", plan.box.gpu.name]
-    command += ["--gpus", str(len(plan.box.gpus))]
-    if plan.trials is not None:
-        command += ["--trials", str(plan.trials)]
-    if plan.budget_s is not None:
-        command += ["--budget", f"{plan.budget_s:g}s"]
-    command += ["--sampler", plan.sampler, "--seed", str(plan.seed)]
-    for knob, asked in plan.asked_knobs.items():
-        command += ["--knob", f"{knob}={asked}"]
-    return tuple(command)
-
-
 def _default(knob: Knob, plan: Plan) -> KnobValue:
     default = knob.default_on(plan.box.gpu)
     if default == "smallest-that-fits":

@@ -109,6 +109,8 @@ def goodput(point: Point) -> str:
         return text
     low, high = point.ci95
     arm = max(high - point.goodput_rps_per_gpu, point.goodput_rps_per_gpu - low)
+    if arm <= 0:
+        return text
     return f"{text} ±{number(arm, 2)}"
 
 

@@ -1,0 +1,125 @@
+"""The table of all configurations: one row a trial, best first, with its state in a word. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.config.plan import Plan
+from tuner.outcome import Outcome
+from tuner.report.dots import offered_per_gpu
+from tuner.report.study import Cast
+from tuner.wording.conclusion import at_percentile, percentile_name
+from tuner.wording.naming import METRICS, Naming, ending, short, title, value_text
+from tuner.wording.numbers import DASH, device, latency, number, share
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text and what it is sorted by; numbers stand to the right."""
+
+    text: str
+    key: float | str
+    is_number: bool = True
+
+    @property
+    def sort_key(self) -> str:
+        """As the page's script compares it."""
+        return f"{self.key:.6g}" if isinstance(self.key, float) else str(self.key)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One trial. `state` is the word the filters go by, `detail` the line of the log that explains a failure."""
+
+    trial: int
+    name: str
+    role: str
+    state: str
+    glyph: str
+    cells: tuple[Cell, ...]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """`headings` go with the cells of a row."""
+
+    headings: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The states that occur, in the order of the rows."""
+        return tuple(dict.fromkeys(row.state for row in self.rows))
+
+
+def table_of(outcomes: Sequence[Outcome], cast: Cast, naming: Naming, plan: Plan) -> Table:
+    """All trials, the best first."""
+    knobs = _turned(outcomes)
+    which, per = percentile_name(plan.slo.attainment), device(plan)
+    metrics = list(plan.slo.limits.present()) or ["ttft_s", "tpot_s"]
+    headings = (
+        "id", "ended", *(["engine"] if naming.names_engine else []), *(short(knob) for knob in knobs),
+        f"goodput req/s/{per}", f"at load /{per}", "in SLO", *(f"{METRICS[name]} {which}" for name in metrics),
+        "tok/s/user", f"tok/s/{per}",
+    )  # fmt: skip
+    ranked = sorted(outcomes, key=_worth)
+    rows = tuple(_row(outcome, cast, naming, (knobs, metrics, plan.slo.attainment)) for outcome in ranked)
+    return Table(headings, rows)
+
+
+def _turned(outcomes: Sequence[Outcome]) -> list[str]:
+    """The knobs that do not have the same value everywhere."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.configuration.knobs)
+    return [name for name in names if len({outcome.configuration.knobs.get(name) for outcome in outcomes}) > 1]
+
+
+def _row(
+    outcome: Outcome, cast: Cast, naming: Naming, columns: tuple[Sequence[str], Sequence[str], float]
+) -> TableRow:
+    knobs, metrics, attainment = columns
+    configuration, best = outcome.configuration, outcome.best
+    state, glyph = _state(outcome)
+    cells = [
+        Cell(cast.name(outcome.trial), outcome.trial, is_number=False),
+        Cell(f"{glyph} {ending(outcome)}", state, is_number=False),
+    ]
+    if naming.names_engine:
+        cells.append(Cell(configuration.engine, configuration.engine, is_number=False))
+    for name in knobs:
+        value = configuration.knobs.get(name)
+        cells.append(Cell(DASH if value is None else value_text(value), -1 if value is None else value))
+    cells.append(_number(outcome.value_rps_per_gpu if outcome.holds_slo else None))
+    cells.append(_number(offered_per_gpu(outcome, best) if best else None))
+    cells.append(Cell(share(best.attainment) if best else DASH, best.attainment if best else -1))
+    for name in metrics:
+        seen = at_percentile(best, name, attainment) if best else None
+        cells.append(Cell(latency(seen), -1 if seen is None else seen))
+    cells.append(_number(best.tok_s_per_user if best else None))
+    cells.append(_number(best.throughput_tok_s / configuration.gpus if best else None))
+    detail = _detail(outcome)
+    name = title(naming, configuration.engine, configuration.knobs)
+    return TableRow(outcome.trial, name, cast.role(outcome.trial), state, glyph, tuple(cells), detail)
+
+
+def _state(outcome: Outcome) -> tuple[str, str]:
+    if outcome.state == "infeasible":
+        return "infeasible", "✕"
+    if outcome.state == "failed":
+        return "failed", "✕"
+    if outcome.state == "pruned":
+        return "stopped early", "○"
+    return ("in SLO", "✓") if outcome.holds_slo else ("misses SLO", "▽")
+
+
+def _detail(outcome: Outcome) -> str:
+    if outcome.failure is None:
+        return outcome.note
+    return " · ".join(part for part in (outcome.failure.message, outcome.failure.evidence) if part)
+
+
+def _number(value: float | None) -> Cell:
+    return Cell(number(value), -1 if value is None else value)
+
+
+def _worth(outcome: Outcome) -> tuple[float, float, int]:
+    return -outcome.value_rps_per_gpu, -outcome.best.attainment if outcome.best else 1.0, outcome.trial

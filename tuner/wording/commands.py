@@ -1,0 +1,80 @@
+"""Commands as a shell takes them."""
+
+import shlex
+from collections.abc import Sequence
+
+from tuner.config.catalog import load, names
+from tuner.config.plan import Plan
+from tuner.config.slo import Slo
+
+
+def command_lines(command: Sequence[str], width: int) -> list[str]:
+    """A command to paste: quoted, options kept with their value, broken where `width` is reached.
+
+    Lines but the last end in a backslash. A single word longer than `width` is left whole.
+    """
+    lines = [""]
+    for group in _with_values(command):
+        if lines[-1] and len(lines[-1]) + len(group) + 3 > width:
+            lines.append("  ")
+        lines[-1] += group if not lines[-1].strip() else f" {group}"
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def study_command(plan: Plan) -> tuple[str, ...]:
+    """The command that would start this study again."""
+    command = ["tune", "--model", plan.model.name, "--slo", plan.slo.name, *_slo_options(plan.slo)]
+    command += ["--engine", ",".join(engine.name for engine in plan.engines)]
+    if plan.workload.name != plan.slo.workload:
+        command += ["--workload", plan.workload.name]
+    if plan.box.simulation is not None:
+        command += ["--simulate", plan.box.simulation, "--gpu", plan.box.gpu.name, "--gpus", str(len(plan.box.gpus))]
+    elif plan.box.gpus:
+        command += ["--gpus", ",".join(str(gpu) for gpu in plan.box.gpus)]
+    if plan.trials is not None:
+        command += ["--trials", str(plan.trials)]
+    if plan.budget_s is not None:
+        command += ["--budget", f"{plan.budget_s:g}s"]
+    command += ["--sampler", plan.sampler, "--seed", str(plan.seed)]
+    for knob, asked in plan.asked_knobs.items():
+        command += ["--knob", f"{knob}={asked}"]
+    return (*command, *_set_options(plan.extra_flags))
+
+
+def _slo_options(slo: Slo) -> list[str]:
+    """What was changed of a named SLO: its attainment, or all its limits by one factor."""
+    if slo.name not in names(Slo):
+        return []
+    named, options = load(Slo, slo.name), []
+    if slo.attainment != named.attainment:
+        options += ["--attainment", f"{slo.attainment:g}"]
+    scales = {slo.limits.present().get(limit, value) / value for limit, value in named.limits.present().items()}
+    if scales and max(scales) != 1:
+        options += ["--slo-scale", f"{max(scales):g}"]
+    return options
+
+
+def _set_options(flags: Sequence[str]) -> list[str]:
+    """`--max-model-len 8192` was typed as `--set max-model-len=8192`."""
+    options: list[str] = []
+    for word in flags:
+        if word.startswith("--"):
+            options += ["--set", word.removeprefix("--")]
+        else:
+            options[-1] += f"={word}"
+    return options
+
+
+def _with_values(command: Sequence[str]) -> list[str]:
+    """The quoted words; an option and the value behind it are one."""
+    groups: list[str] = []
+    option_waits = False
+    for word in command:
+        is_option = word.startswith("-")
+        if option_waits and not is_option:
+            groups[-1] += f" {shlex.quote(word)}"
+            option_waits = False
+        else:
+            groups.append(shlex.quote(word))
+            option_waits = is_option
+    return groups
