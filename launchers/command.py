@@ -10,8 +10,6 @@ from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 
-PARALLEL = ("tp", "pp", "dp")
-
 
 def command_of(plan: Plan, configuration: Configuration) -> tuple[str, ...]:
     """The command that deploys `configuration` of this study, without host and port."""
@@ -25,13 +23,13 @@ def launch_command(
 ) -> tuple[str, ...]:
     """Executable, model, the knobs' flags, what a CPU needs, and last, so that they win, `extra_flags`.
 
-    The engine's own default names nothing but the parallelism it needs; any other configuration names every knob, so
-    that it means the same on an engine whose defaults have changed.
+    The engine's own default names only what is not so by itself (the parallelism a model needs, a knob the user
+    fixed); any other configuration names every knob, so that it means the same where defaults have changed.
     """
     engine = ENGINES[spec.name]
     words = [engine.executable, *engine.serve, *engine.model_flag, model.path]
     for name, value in configuration.knobs.items():
-        if not configuration.is_default or (name in PARALLEL and value != 1):
+        if not configuration.is_default or value != _unsaid(spec.knobs[name], gpu):
             words += knob_flags(spec.knobs[name], value, model)
     return (*words, *(engine.cpu_flags if gpu.is_cpu else ()), *extra_flags)
 
@@ -46,6 +44,12 @@ def knob_flags(knob: Knob, value: KnobValue, model: Model) -> list[str]:
         return flags
     method, path = model.draft.method, model.draft.path
     return [flag.replace("<draft.method>", method).replace("<draft.path>", path) for flag in flags]
+
+
+def _unsaid(knob: Knob, gpu: Gpu) -> KnobValue:
+    """What the engine does if the knob is not mentioned; no engine splits a model by itself."""
+    default = knob.default_on(gpu)
+    return 1 if default == "smallest-that-fits" else default
 
 
 def _context_flags(plan: Plan, engine: Engine) -> tuple[str, ...]:

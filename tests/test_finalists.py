@@ -1,0 +1,108 @@
+"""Finalists: how the winner and the default are measured again."""
+
+import numpy as np
+import pytest
+
+from tests.builders import a_score
+from tuner.finalists import (
+    MAX_LEVELS,
+    Cell,
+    Finalist,
+    FinalistRun,
+    Value,
+    interval,
+    next_cells,
+    paired_ratio,
+    value_of,
+)
+
+SEEDS = 5
+
+
+def run(cell: Cell, edge: float, spread: float = 0.0) -> FinalistRun:
+    """A window of a server whose attainment falls linearly, 0.99 at `edge`; seed k is better by (k − 2)·spread."""
+    attainment = min(0.99 - 0.2 * np.log(cell.level / edge) + (cell.replicate - 2) * spread, 1.0)
+    score = a_score(cell.level, attainment=attainment, goodput_rps=cell.level * attainment)
+    return FinalistRun(cell.trial, cell.replicate, cell.level, score)
+
+
+def measured(finalist: Finalist, edge: float, spread: float = 0.0) -> list[FinalistRun]:
+    runs: list[FinalistRun] = []
+    while cells := next_cells(finalist, runs, SEEDS, 0.99):
+        runs += [run(cell, edge, spread) for cell in cells]
+    return runs
+
+
+def test_every_level_is_measured_with_the_same_seeds() -> None:
+    cells = next_cells(Finalist(3, 10.0, 1), [], SEEDS, 0.99)
+    assert {(cell.replicate, cell.level) for cell in cells} == {
+        (k, level) for k in range(SEEDS) for level in (10, 10.5)
+    }
+
+
+@pytest.mark.parametrize("edge", [7.5, 9.0, 10.2, 11.4, 13.0])
+def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> None:
+    finalist = Finalist(3, 10.0, 2)
+    found = value_of(finalist, measured(finalist, edge), 0.99)
+    assert found.holds
+    assert found.mean == pytest.approx(0.99 * edge / 2, rel=0.01)
+    assert found.level <= edge
+
+
+def test_an_edge_too_far_away_ends_after_a_bounded_number_of_levels() -> None:
+    finalist = Finalist(3, 10.0, 1)
+    runs = measured(finalist, 1.0)
+    assert len({one.rate for one in runs}) == MAX_LEVELS
+    assert not value_of(finalist, runs, 0.99).holds
+
+
+def test_a_seed_that_did_better_is_worth_more() -> None:
+    finalist = Finalist(3, 10.0, 1)
+    per_seed = value_of(finalist, measured(finalist, 10.2, spread=0.001), 0.99).per_seed
+    assert list(per_seed.values()) == sorted(per_seed.values())
+    assert per_seed[4] > per_seed[0]
+
+
+def test_where_goodput_peaks_below_the_edge_the_peak_counts() -> None:
+    finalist = Finalist(3, 10.0, 1)
+
+    def peaked(cell: Cell) -> FinalistRun:
+        score = a_score(cell.level, attainment=0.999, goodput_rps=10.0 - abs(cell.level - 10.5))
+        return FinalistRun(cell.trial, cell.replicate, cell.level, score)
+
+    runs: list[FinalistRun] = []
+    while cells := next_cells(finalist, runs, SEEDS, 0.5):
+        runs += [peaked(cell) for cell in cells]
+    assert value_of(finalist, runs, 0.5).level == 10.5
+
+
+def test_users_are_added_one_at_least() -> None:
+    cells = next_cells(Finalist(3, 4.0, 1, steps="users"), [], SEEDS, 0.99)
+    assert {cell.level for cell in cells} == {4.0, 5.0}
+
+
+def test_an_offline_load_has_one_level() -> None:
+    finalist = Finalist(3, 1000.0, 1, steps="none")
+    runs = [run(cell, 2000.0) for cell in next_cells(finalist, [], SEEDS, 0.0)]
+    assert {one.rate for one in runs} == {1000.0}
+    assert next_cells(finalist, runs, SEEDS, 0.0) == []
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (low, high) == pytest.approx((3 - 1.9633, 3 + 1.9633), abs=1e-3)
+
+
+def test_intervals_of_independent_normal_replicates_cover_their_mean_95_times_in_100() -> None:
+    random = np.random.default_rng(0)
+    covered = [low <= 0 <= high for low, high in (interval(random.normal(size=5)) for _ in range(4000))]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+
+
+def test_a_ratio_is_paired_by_seed() -> None:
+    default = Value(0, True, 1.0, 0.99, {k: 1.0 + k for k in range(5)})
+    best = Value(1, True, 1.0, 0.99, {k: 1.2 * (1.0 + k) for k in range(5)})
+    ratio, (low, high), per_seed = paired_ratio(best, default)
+    assert ratio == pytest.approx(1.2)
+    assert (low, high) == pytest.approx((1.2, 1.2))
+    assert per_seed == pytest.approx([1.2] * 5)

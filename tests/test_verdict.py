@@ -1,0 +1,54 @@
+"""Verdict: the printed rules."""
+
+import pytest
+
+from tests.builders import a_miss, an_outcome
+from tuner.finalists import Value
+from tuner.verdict import decide
+
+
+def a_value(trial: int, values: list[float], *, holds: bool = True) -> Value:
+    return Value(trial, holds, 10.0, 0.992 if holds else 0.9, dict(enumerate(values)))
+
+
+DEFAULT = a_value(0, [10.0, 10.2, 9.9, 10.1, 9.8])
+
+
+@pytest.mark.parametrize(
+    ("challenger", "word", "sure", "best"),
+    [
+        pytest.param([12.0, 12.3, 11.9, 12.1, 11.8], "deploy", "high", 7, id="clearly better on every seed"),
+        pytest.param([10.8, 10.2, 10.5, 10.3, 10.4], "deploy", "medium", 7, id="better, but hardly"),
+        pytest.param([12.0, 9.0, 13.0, 8.5, 12.0], "inconclusive", "low", 7, id="the interval includes no gain"),
+        pytest.param([10.0, 10.2, 9.9, 10.1, 9.8], "keep-default", "high", 0, id="the same"),
+        pytest.param([8.0, 8.2, 7.9, 8.1, 7.8], "keep-default", "high", 0, id="worse"),
+    ],
+)
+def test_default_and_challenger_are_compared_by_their_paired_interval(
+    challenger: list[float], word: str, sure: str, best: int
+) -> None:
+    found = decide([an_outcome(0), an_outcome(7)], DEFAULT, a_value(7, challenger))
+    assert (found.word, found.how_sure, found.best) == (word, sure, best)
+    assert found.gain is not None
+
+
+def test_two_seeds_never_make_it_sure() -> None:
+    found = decide([], a_value(0, [10.0, 10.1]), a_value(7, [20.0, 20.1]))
+    assert found.how_sure != "high"
+
+
+def test_a_default_that_holds_the_slo_nowhere_leaves_no_gain_to_state() -> None:
+    found = decide([a_miss(0), an_outcome(7)], None, a_value(7, [12.0] * 5))
+    assert (found.word, found.best, found.gain) == ("deploy", 7, None)
+    assert "default holds the SLO at no load" in found.why
+
+
+def test_a_challenger_that_does_not_hold_again_is_not_deployed() -> None:
+    assert decide([], DEFAULT, a_value(7, [0.0] * 5, holds=False)).word == "keep-default"
+    assert decide([], None, a_value(7, [0.0] * 5, holds=False)).word == "inconclusive"
+
+
+def test_where_nothing_holds_the_closest_is_named_with_what_breaks() -> None:
+    found = decide([a_miss(3)], None, None)
+    assert (found.word, found.best) == ("nothing-meets-slo", None)
+    assert "t3" in found.why and "TTFT" in found.why
