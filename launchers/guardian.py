@@ -3,10 +3,10 @@
     python -I -S guardian.py TUNER_PID ALIVE_FD STATUS_FD GRACE_S COMMAND...
 
 It starts COMMAND in a session of its own and waits for the first of: the server ends, something is written to the
-pipe ALIVE_FD or it is closed (the order to stop), the tuner is gone. Then every process that descends from the
-server gets SIGTERM, GRACE_S seconds to leave, and SIGKILL; the guardian ends when none is left, with the server's
-exit status. On STATUS_FD it writes `started PID` and `exited CODE` (negative: the signal that killed it), a line
-each. Standard library only: it has to start in milliseconds and to be too small to fail.
+pipe ALIVE_FD or it is closed (the order to stop), the tuner is gone. Then the server gets SIGTERM, next all that it
+has left behind, and GRACE_S seconds later SIGKILL goes to whatever descends from it. The guardian ends when none is
+left, with the server's exit status. On STATUS_FD it writes `started PID` and `exited CODE` (negative: the signal that
+killed it), a line each. Standard library only: it has to start in milliseconds and to be too small to fail.
 """
 
 import ctypes
@@ -37,13 +37,54 @@ def main(arguments: list[str]) -> int:
     for fd in (alive_fd, status_fd):
         os.set_inheritable(fd, False)
     wake_fd = _wake_on_child_death()
-    server = _start(command)
-    _say(status_fd, f"started {server}")
-    exit_code = _until_over(server, tuner_pid, alive_fd, wake_fd)
-    if exit_code is not None:
-        _say(status_fd, f"exited {exit_code}")
-    exit_code = _stop_all(server, exit_code, grace_s, wake_fd)
-    return exit_code if exit_code >= 0 else 128 - exit_code
+    family = Family(_start(command), wake_fd)
+    _say(status_fd, f"started {family.server}")
+    _wait_until_over(family, tuner_pid, alive_fd)
+    if family.exit_code is not None:
+        _say(status_fd, f"exited {family.exit_code}")
+    _stop(family, grace_s)
+    assert family.exit_code is not None, "the server is our child, so its end was seen"
+    return family.exit_code if family.exit_code >= 0 else 128 - family.exit_code
+
+
+class Family:
+    """The server and all that descends from it. `exit_code` is the server's, once it has been buried."""
+
+    def __init__(self, server: int, wake_fd: int) -> None:
+        self.server = server
+        self.wake_fd = wake_fd
+        self.exit_code: int | None = None
+
+    def bury(self) -> None:
+        """Reap every child that has died."""
+        with suppress(BlockingIOError):
+            while os.read(self.wake_fd, 4096):
+                pass
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self.server:
+                    self.exit_code = os.waitstatus_to_exitcode(status)
+
+    def wait(self, until_s: float) -> None:
+        """Sleep until one has died, or the time has come."""
+        select.select([self.wake_fd], [], [], max(0.0, until_s - time.monotonic()))
+        self.bury()
+
+    def is_extinct(self) -> bool:
+        """Whether none is left: an orphan becomes our child, so no child means no descendant."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True
+        return False
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every one of them."""
+        for pid in _descendants(os.getpid()):
+            _send(pid, number)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -85,75 +126,40 @@ def _say(status_fd: int, line: str) -> None:
         os.write(status_fd, f"{line}\n".encode())
 
 
-def _until_over(server: int, tuner_pid: int, alive_fd: int, wake_fd: int) -> int | None:
-    """The server's exit code once it has ended, or None once it is to be stopped."""
+def _wait_until_over(family: Family, tuner_pid: int, alive_fd: int) -> None:
+    """Return when the server has ended, or is to be stopped."""
     waiting = select.poll()
-    waiting.register(wake_fd, select.POLLIN)
+    waiting.register(family.wake_fd, select.POLLIN)
     waiting.register(alive_fd, select.POLLIN)
     # A forked worker of the tuner may hold the alive pipe open for longer than the tuner lives.
     with suppress(OSError):
         waiting.register(os.pidfd_open(tuner_pid), select.POLLIN)
     while os.getppid() == tuner_pid:
         ready = {fd for fd, _event in waiting.poll()}
-        _drain(wake_fd)
-        exit_code = _reap(server)
-        if exit_code is not None:
-            return exit_code
-        if ready - {wake_fd}:
-            return None
-    return None
+        family.bury()
+        if family.exit_code is not None or ready - {family.wake_fd}:
+            return
 
 
-def _drain(wake_fd: int) -> None:
-    with suppress(BlockingIOError):
-        while os.read(wake_fd, 4096):
-            pass
-
-
-def _reap(server: int) -> int | None:
-    """Bury every child that has died. The server's exit code if it was among them."""
-    exit_code = None
-    with suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            if pid == server:
-                exit_code = os.waitstatus_to_exitcode(status)
-    return exit_code
-
-
-def _stop_all(server: int, exit_code: int | None, grace_s: float, wake_fd: int) -> int:
-    """SIGTERM to all who descend from us, `grace_s` to leave, SIGKILL until none is left; the server's exit code."""
-    _signal_all(signal.SIGTERM)
+def _stop(family: Family, grace_s: float) -> None:
+    """SIGTERM to the server, then to all it has left behind; after `grace_s` SIGKILL, until none is left."""
     kill_at = time.monotonic() + grace_s
-    wait_s = grace_s
-    while _has_children():
-        select.select([wake_fd], [], [], max(0.0, wait_s))
-        _drain(wake_fd)
-        reaped = _reap(server)
-        exit_code = reaped if reaped is not None else exit_code
-        wait_s = kill_at - time.monotonic()
-        if wait_s <= 0:
-            _signal_all(signal.SIGKILL)
-            wait_s = KILL_AGAIN_S
-    assert exit_code is not None, "the server is a child, so its end was seen"
-    return exit_code
+    # An engine whose workers are told at the same moment takes their end for a crash.
+    if family.exit_code is None:
+        _send(family.server, signal.SIGTERM)
+    while family.exit_code is None and time.monotonic() < kill_at:
+        family.wait(kill_at)
+    family.signal(signal.SIGTERM)
+    while not family.is_extinct() and time.monotonic() < kill_at:
+        family.wait(kill_at)
+    while not family.is_extinct():
+        family.signal(signal.SIGKILL)
+        family.wait(time.monotonic() + KILL_AGAIN_S)
 
 
-def _has_children() -> bool:
-    """Whether anything is left: an orphan becomes our child, so no child means no descendant."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _signal_all(number: signal.Signals) -> None:
-    for pid in _descendants(os.getpid()):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
 def _descendants(ancestor: int) -> list[int]:

@@ -11,6 +11,8 @@ from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.served import Serving, open_served
+from tuner.config.catalog import names
+from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.target import Target
@@ -48,8 +50,13 @@ def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folde
 
 def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Serving:
     engine = ENGINES[configuration.engine]
-    identity = ("--sim-model", plan.model.name, "--sim-gpu", plan.box.gpu.name)
-    command = (*SIMULATED_SERVER, *command_of(plan, configuration), *identity)
+    hidden = {
+        "--sim-model": plan.model.name if plan.model.name in names(Model) else plan.model.path,
+        "--sim-gpu": plan.box.gpu.name,
+        "--sim-acceptance": str(plan.workload.acceptance),
+    }
+    words = (word for flag in hidden.items() for word in flag)
+    command = (*SIMULATED_SERVER, *command_of(plan, configuration), *words)
     return _serving(engine, plan, command, folder, {})
 
 

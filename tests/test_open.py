@@ -12,11 +12,15 @@ import pytest
 
 from launchers.engines import ENGINES
 from launchers.open import open_target
+from launchers.ports import reserved_port
 from launchers.served import Serving, open_served
 from tests.builders import a_gpu, a_plan
+from tuner.config.catalog import load
+from tuner.config.engine import EngineSpec
+from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
 from tuner.configuration import Configuration
-from tuner.errors import BoxUnusable, ConfigError, EngineMissing, MeasurementVoid
+from tuner.errors import BoxUnusable, EngineMissing, MeasurementVoid
 from tuner.load.control import get_text
 from tuner.requestlog import Status
 from tuner.requests import Requests, Segment
@@ -114,19 +118,45 @@ def test_an_engine_that_cannot_reset_its_cache_makes_the_measurement_void(vllm, 
         target.reset_cache()
 
 
-def test_a_missing_engine_and_a_busy_port_are_told_before_anything_starts(vllm, tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_can_be_simulated_as_a_server_process(engine, tmp_path):
+    plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "served"))
+    with open_target(plan, Configuration(engine, {"max_batch_size": 64}), (0,), tmp_path) as target:
+        target.reset_cache()
+        log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+    assert (log.status[log.counted] == Status.OK).all()
+    assert log.counted.any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_can_be_simulated_in_virtual_time(engine, tmp_path):
+    plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "virtual"))
+    with open_target(plan, Configuration(engine, {"max_batch_size": 64}), (0,), tmp_path) as target:
+        ready_s = target.clock_s()
+        log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+        assert target.clock_s() > ready_s
+    assert (log.status[log.counted] == Status.OK).all()
+
+
+def test_a_missing_engine_is_told_before_anything_starts(vllm, tmp_path):
     with pytest.raises(EngineMissing, match="--engine-bin=/nowhere"):
         open_target(a_real_plan(executables={"vllm": "/nowhere"}), DEFAULT, (0,), tmp_path)
+
+
+def test_a_busy_port_is_told_before_anything_starts(vllm, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        monkeypatch.setenv("GOODTUNE_PORT", str(port))
         with (
             pytest.raises(BoxUnusable, match=f"port {port} of 127.0.0.1 cannot be used"),
-            open_target(a_real_plan(), DEFAULT, (0,), tmp_path),
+            open_target(a_real_plan(port=port), DEFAULT, (0,), tmp_path),
         ):
             pass
-    monkeypatch.setenv("GOODTUNE_PORT", "http")
-    with pytest.raises(ConfigError, match="GOODTUNE_PORT=http"):
-        open_target(a_real_plan(), DEFAULT, (0,), tmp_path)
     assert not vllm.exists()
     assert not psutil.Process().children()
+
+
+def test_the_port_the_user_wants_is_used(vllm, tmp_path):
+    with reserved_port() as port:
+        pass
+    with open_target(a_real_plan(port=port), DEFAULT, (0,), tmp_path) as target:
+        assert target.endpoint.base_url == f"http://127.0.0.1:{port}"
