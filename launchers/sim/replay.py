@@ -8,16 +8,14 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
+from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, run_answers
-from launchers.sim.sglang_order import plan_sglang
 from launchers.sim.state import ENDED, NO_RUN, Scheduler, chunk_times_s, tokens_said
 from launchers.sim.steptime import StepSeconds
-from launchers.sim.vllm_order import plan_vllm
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray, IntArray, Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 
-PLANS = {"vllm": plan_vllm, "sglang": plan_sglang}
 LOOKS = 8
 """How often `watch` is asked within a window."""
 

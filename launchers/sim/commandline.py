@@ -1,0 +1,131 @@
+"""The real engine's command line, read by its simulation: words in, a configuration out.
+
+The knobs of `search_spaces/engines` say which flags mean what. Any other flag is accepted, kept to be logged, and has
+no effect; a word that is no flag and belongs to none is refused as the engines' own parsers do, with exit code 2.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.config.catalog import load
+from tuner.config.engine import EngineSpec, Knob, KnobValue
+from tuner.configuration import Configuration
+
+DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000}
+ACCEPTANCE = 0.6
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks for. `model` is a name of the catalog or a path; `ignored` flags have no effect."""
+
+    configuration: Configuration
+    model: str
+    gpu: str
+    served_name: str
+    host: str
+    port: int
+    acceptance: float
+    max_model_len: int | None
+    ignored: tuple[str, ...]
+
+
+def read(words: Sequence[str]) -> Asked:
+    """`vllm serve MODEL ...` or `sglang serve --model-path M ...`. Exits with code 2 on what is no command line."""
+    engine = words[0] if words else ""
+    if engine not in DEFAULT_PORTS or list(words[1:2]) != ["serve"]:
+        _parser("launchers.sim.server").error("expected `vllm serve MODEL ...` or `sglang serve --model-path M ...`")
+    spec = load(EngineSpec, engine)
+    parser = _parser(f"{engine} serve")
+    if engine == "vllm":
+        parser.add_argument("model")
+    for name, knob in spec.knobs.items():
+        if knob.flag:
+            parser.add_argument(knob.flag, dest=name, type=float if _is_fractional(knob) else int)
+    known, rest = parser.parse_known_args(words[2:])
+    chosen, rest = _choices(spec, rest)
+    speculation, rest = _speculation(rest)
+    turned = {name: getattr(known, name) for name, knob in spec.knobs.items() if knob.flag}
+    knobs: dict[str, KnobValue] = {name: value for name, value in turned.items() if value is not None}
+    model = known.model or parser.error("the following arguments are required: model")
+    return Asked(
+        configuration=Configuration(engine, knobs | chosen | speculation),
+        model=known.sim_model or model,
+        gpu=known.sim_gpu,
+        served_name=known.served_name or model,
+        host=known.host,
+        port=known.port or DEFAULT_PORTS[engine],
+        acceptance=known.sim_acceptance,
+        max_model_len=known.max_model_len,
+        ignored=_flags_only(parser, rest),
+    )
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--served-model-name", dest="served_name")
+    parser.add_argument("--max-model-len", "--context-length", dest="max_model_len", type=int)
+    if prog.startswith("sglang"):
+        parser.add_argument("--model-path", "--model", dest="model")
+    hidden: dict[str, Any] = {"help": argparse.SUPPRESS}
+    parser.add_argument("--sim-model", **hidden)
+    parser.add_argument("--sim-gpu", default="h100", **hidden)
+    parser.add_argument("--sim-acceptance", type=float, default=ACCEPTANCE, **hidden)
+    return parser
+
+
+def _is_fractional(knob: Knob) -> bool:
+    return knob.step != int(knob.step)
+
+
+def _choices(spec: EngineSpec, rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
+    """The knobs whose values are named flags, and the words that are none of them."""
+    chosen: dict[str, KnobValue] = {}
+    for name, knob in spec.knobs.items():
+        for choice, flags in (knob.choices or {}).items():
+            at = _found(flags, rest)
+            if at is not None:
+                chosen[name] = choice
+                rest = rest[:at] + rest[at + len(flags) :]
+    return chosen, rest
+
+
+def _found(flags: list[str], words: list[str]) -> int | None:
+    """Where `flags` stand together in `words`."""
+    starts = range(len(words) - len(flags) + 1) if flags else ()
+    return next((at for at in starts if words[at : at + len(flags)] == flags), None)
+
+
+def _speculation(rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
+    """Speculation spelt otherwise than in our own choices: with a draft model, or with more keys."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--speculative-config", type=json.loads)
+    parser.add_argument("--speculative-algorithm")
+    parser.add_argument("--speculative-num-draft-tokens", type=int)
+    known, rest = parser.parse_known_args(rest)
+    if known.speculative_config:
+        method = known.speculative_config.get("method", "draft_model")
+        return _speculating(method, int(known.speculative_config.get("num_speculative_tokens", 1))), rest
+    if known.speculative_algorithm:
+        return _speculating(known.speculative_algorithm, (known.speculative_num_draft_tokens or 2) - 1), rest
+    return {}, rest
+
+
+def _speculating(method: str, drafts: int) -> dict[str, KnobValue]:
+    return {"speculation": f"{'ngram' if 'ngram' in method.lower() else 'draft'}-{drafts}"}
+
+
+def _flags_only(parser: argparse.ArgumentParser, rest: list[str]) -> tuple[str, ...]:
+    """The unknown flags, each with at most one value behind it."""
+    after_flag = False
+    for word in rest:
+        is_flag = word.startswith("--")
+        if not is_flag and not after_flag:
+            parser.error(f"unrecognized arguments: {word}")
+        after_flag = is_flag
+    return tuple(rest)

@@ -1,0 +1,168 @@
+"""The simulated engine on the real clock: requests come when they come, and every step takes the time it says.
+
+Steps end on an absolute schedule, so that small delays of this process do not add up. All tokens of a step are handed
+out in one pass over the answers.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from launchers.sim.mishaps import Mishap, crash
+from launchers.sim.orders import PLANS
+from launchers.sim.scheduler import abort, add, finish, new_scheduler
+from launchers.sim.settings import SimSettings
+from launchers.sim.state import Scheduler, tokens_said
+from launchers.sim.steptime import StepTime
+
+# A server this late gives up catching up: its steps would follow each other faster than any GPU's.
+LATE_S = 0.25
+KEPT_STEPS = 100_000
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """An answer on its way. `pending` tokens were made and not yet taken; `wake` says that something is to be taken.
+
+    While `transport` is set, tokens that come are written to it at once, spelt by `piece`.
+    """
+
+    number: int
+    wanted: int
+    said: int = 0
+    pending: int = 0
+    finish_reason: str | None = None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    transport: asyncio.WriteTransport | None = None
+    piece: Callable[[int], bytes] = bytes
+
+
+class RealTime:
+    """One server's scheduler and its clock. `run` must be running for answers to come."""
+
+    def __init__(self, settings: SimSettings, steps: StepTime, mishap: Mishap) -> None:
+        self.settings = settings
+        self.scheduler = new_scheduler(settings, shares_prefixes=True)
+        self.steps = 0
+        self.generated_tokens = 0
+        self.prompt_tokens = 0
+        self.slipped_s = 0.0
+        self._step_s = steps.step_s
+        self._plan = PLANS[settings.policy]
+        self._mishap = mishap
+        self._answers: dict[int, Answer] = {}
+        self._dropped: list[int] = []
+        self._work = asyncio.Event()
+
+    @property
+    def running(self) -> int:
+        """Requests in the batch."""
+        return self.scheduler.answering + len(self.scheduler.prefilling)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._answers) - self.running
+
+    def submit(self, prompt_tokens: int, wanted: int, names: list[int]) -> Answer:
+        """Queue a request that the settings admit."""
+        number = add(self.scheduler, prompt_tokens, wanted, seed=len(self.scheduler.prompt), names=names)
+        answer = Answer(number, wanted)
+        self._answers[number] = answer
+        self.prompt_tokens += prompt_tokens
+        self._work.set()
+        return answer
+
+    def drop(self, answer: Answer) -> None:
+        """The client is gone, or has all it wanted; takes effect between two steps."""
+        if self._answers.get(answer.number) is answer:
+            self._dropped.append(answer.number)
+            self._work.set()
+
+    def stop_all(self) -> None:
+        """End every answer where it is, as vLLM does when it is told to stop."""
+        for answer in list(self._answers.values()):
+            self._end(answer, "abort")
+
+    def reset_cache(self) -> bool:
+        """Forget cached prefixes; refused while requests are running, as the engines do."""
+        if self._answers:
+            return False
+        self.scheduler = _successor(new_scheduler(self.settings, shares_prefixes=True), self.scheduler.preemptions)
+        return True
+
+    async def run(self) -> None:
+        """Step for ever."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        while True:
+            self._drop_the_dropped()
+            step = self._plan(self.scheduler)
+            if not step[2] and not step[3]:
+                self._trim()
+                self._work.clear()
+                await self._work.wait()
+                now_s = loop.time()
+                continue
+            await self._mishap_before(self.steps)
+            now_s += self._step_s(*step)
+            late_s = loop.time() - now_s
+            if late_s > LATE_S:
+                self.slipped_s += late_s
+                now_s += late_s
+            await asyncio.sleep(max(0.0, now_s - loop.time()))
+            finish(self.scheduler, now_s)
+            self.steps += 1
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give every answer the tokens of the step that has just ended."""
+        s = self.scheduler
+        truncates = self._mishap.kind == "truncate"
+        for number, answer in list(self._answers.items()):
+            fresh = tokens_said(s, number) - answer.said
+            if not fresh:
+                continue
+            answer.said += fresh
+            self.generated_tokens += fresh
+            is_last = answer.said == answer.wanted
+            if is_last or (truncates and 2 * answer.said >= answer.wanted):
+                answer.pending += fresh
+                self._end(answer, "length" if is_last else "abort")
+            elif answer.transport:
+                answer.transport.write(answer.piece(fresh))
+            else:
+                answer.pending += fresh
+                answer.wake.set()
+        s.ended.clear()
+
+    def _end(self, answer: Answer, reason: str) -> None:
+        answer.finish_reason = reason
+        answer.transport = None
+        answer.wake.set()
+        if reason == "length":
+            del self._answers[answer.number]
+        else:
+            self.drop(answer)
+
+    def _drop_the_dropped(self) -> None:
+        for number in self._dropped:
+            if self._answers.pop(number, None):
+                abort(self.scheduler, number)
+        self._dropped.clear()
+
+    def _trim(self) -> None:
+        """An idle server forgets its past requests, or a long life would fill the memory."""
+        if not self._answers and len(self.scheduler.step_s) > KEPT_STEPS:
+            self.scheduler = _successor(self.scheduler, self.scheduler.preemptions)
+
+    async def _mishap_before(self, step: int) -> None:
+        if self._mishap.kind == "crash-at-step" and step >= self._mishap.step:
+            crash("RuntimeError: CUDA error: an illegal memory access was encountered")
+        if self._mishap.kind == "hang-at-step" and step >= self._mishap.step:
+            await asyncio.Event().wait()
+
+
+def _successor(idle: Scheduler, preemptions: int) -> Scheduler:
+    """A scheduler with the cache of an idle one, but without its history."""
+    return Scheduler(idle.settings, idle.free_blocks, idle.cache, preemptions=preemptions)
