@@ -170,25 +170,31 @@ async def _stream(request: web.Request, answer: Answer, reply: Reply) -> web.Str
     response = web.StreamResponse(headers=EVENT_STREAM)
     await answer.wake.wait()
     await response.prepare(request)
-    await response.write(reply.head() + _taken(answer, reply))
+    head = reply.head()
     if answer.finish_reason is None:
-        answer.piece = cache(lambda tokens: _framed(reply.event(tokens)))
-        answer.transport = request.transport
-        if answer.pending and request.transport:
-            request.transport.write(_framed(_taken(answer, reply)))
-    while answer.finish_reason is None:
-        answer.wake.clear()
-        await answer.wake.wait()
-    await response.write(_taken(answer, reply) + reply.tail(answer))
+        await response.write(head + _taken(answer, reply))
+        await _follow(request, response, answer, reply)
+        head = b""
+    await response.write(head + _taken(answer, reply) + reply.tail(answer))
     await response.write_eof()
     return response
 
 
+async def _follow(request: web.Request, response: web.StreamResponse, answer: Answer, reply: Reply) -> None:
+    """Let the engine's loop write to the socket until the answer ends."""
+    while answer.pending and answer.finish_reason is None:
+        await response.write(_taken(answer, reply))
+    if answer.finish_reason is None:
+        answer.piece = cache(lambda tokens: _framed(reply.event(tokens)))
+        answer.transport = request.transport
+    while answer.finish_reason is None:
+        answer.wake.clear()
+        await answer.wake.wait()
+
+
 def _taken(answer: Answer, reply: Reply) -> bytes:
-    """The pending tokens as one event; nothing where none are pending."""
+    """The pending tokens as one event."""
     tokens, answer.pending = answer.pending, 0
-    if not tokens and answer.finish_reason is None:
-        return b""
     return reply.event(tokens, answer.finish_reason)
 
 
@@ -225,7 +231,8 @@ def _wanted_chat(body: dict[str, Any]) -> Wanted:
 
 
 def _wanted(body: dict[str, Any], prompt_tokens: int, default_tokens: int) -> Wanted:
-    tokens = body.get("max_completion_tokens") or body.get("max_tokens") or default_tokens
+    named = [body[key] for key in ("max_completion_tokens", "max_tokens") if body.get(key) is not None]
+    tokens = named[0] if named else default_tokens
     if not isinstance(tokens, int) or tokens < 1:
         raise Refused(400, "BadRequestError", f"max_tokens must be at least 1, got {tokens}")
     options = body.get("stream_options") or {}

@@ -75,6 +75,7 @@ class RealTime:
 
     def drop(self, answer: Answer) -> None:
         """The client is gone, or has all it wanted; takes effect between two steps."""
+        answer.transport = None
         if self._answers.get(answer.number) is answer:
             self._dropped.append(answer.number)
             self._work.set()
@@ -130,7 +131,9 @@ class RealTime:
                 answer.pending += fresh
                 self._end(answer, "length" if is_last else "abort")
             elif answer.transport:
-                answer.transport.write(answer.piece(fresh))
+                # A client may have left without our having been told yet.
+                if not answer.transport.is_closing():
+                    answer.transport.write(answer.piece(fresh))
             else:
                 answer.pending += fresh
                 answer.wake.set()

@@ -18,9 +18,9 @@ def plan_vllm(s: Scheduler) -> Step:
     for i, tokens in chunks:
         give_chunk(s, i, tokens)
     admits = s.preemptions == before
-    s.stuck = admits
     if admits and s.waiting:
         _admit(s, left)
+    s.stuck = admits and not s.chunks
     return contents(s)
 
 

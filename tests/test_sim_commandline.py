@@ -1,0 +1,85 @@
+import pytest
+
+from launchers.command import launch_command
+from launchers.sim.commandline import read
+from tests.builders import a_gpu
+from tuner.config.catalog import load, load_model
+from tuner.config.engine import EngineSpec
+from tuner.configuration import Configuration
+
+VLLM = ("vllm", "serve", "Qwen/Qwen2.5-7B-Instruct")
+SGLANG = ("sglang", "serve", "--model-path", "Qwen/Qwen2.5-7B-Instruct")
+
+
+@pytest.mark.parametrize(
+    "words, knobs",
+    [
+        pytest.param((*VLLM,), {}, id="nothing turned"),
+        pytest.param((*VLLM, "--max-num-seqs", "64", "--tensor-parallel-size=2"), {"max_batch_size": 64, "tp": 2}),
+        pytest.param((*VLLM, "--no-enable-prefix-caching"), {"prefix_caching": "off"}),
+        pytest.param((*VLLM, "--long-prefill-token-threshold", "512"), {"long_prefill_token_threshold": "512"}),
+        pytest.param(
+            (*VLLM, "--speculative-config", '{"method": "eagle3", "model": "x/y", "num_speculative_tokens": 3}'),
+            {"speculation": "draft-3"},
+        ),
+        pytest.param((*SGLANG, "--mem-fraction-static", "0.8"), {"gpu_memory_utilization": 0.8}),
+        pytest.param((*SGLANG, "--disable-radix-cache", "--enable-mixed-chunk"),
+                     {"prefix_caching": "off", "mixed_chunk": "on"}),
+        pytest.param((*SGLANG, "--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", "4"),
+                     {"speculation": "ngram-3"}),
+    ],
+)  # fmt: skip
+def test_flags_turn_the_knobs_they_belong_to(words, knobs):
+    assert dict(read(words).configuration.knobs) == knobs
+
+
+def every_choice() -> list[tuple[str, str, object]]:
+    """Every knob of every engine with every choice, or with the end of its range."""
+    found: list[tuple[str, str, object]] = []
+    for engine in ("vllm", "sglang"):
+        for name, knob in load(EngineSpec, engine).knobs.items():
+            values = list(knob.choices) if knob.choices else [knob.range[0]]
+            found += [(engine, name, value) for value in values]
+    return found
+
+
+@pytest.mark.parametrize("engine, knob, value", every_choice())
+def test_the_command_of_a_configuration_is_read_back_as_that_configuration(engine, knob, value):
+    spec, model = load(EngineSpec, engine), load_model("llama-8b")
+    command = launch_command(spec, model, Configuration(engine, {knob: value}), a_gpu())
+    asked = read(command)
+    flags_nothing = spec.knobs[knob].choices is not None and not spec.knobs[knob].choices[value]
+    assert dict(asked.configuration.knobs) == ({} if flags_nothing else {knob: value})
+    assert asked.ignored == ()
+
+
+def test_host_port_names_and_context_are_understood():
+    asked = read(
+        (*VLLM, "--host", "127.0.0.2", "--port", "81", "--served-model-name", "q", "--max-model-len", "4096")
+    )
+    assert (asked.host, asked.port, asked.served_name, asked.max_model_len) == ("127.0.0.2", 81, "q", 4096)
+    assert read(VLLM).served_name == "Qwen/Qwen2.5-7B-Instruct"
+    assert read((*VLLM, "--sim-model", "qwen-7b", "--sim-gpu", "h200")).model == "qwen-7b"
+
+
+def test_other_flags_are_accepted_and_kept():
+    asked = read((*VLLM, "--enforce-nothing", "--load-format", "dummy", "--max-num-seqs", "8"))
+    assert asked.ignored == ("--enforce-nothing", "--load-format", "dummy")
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        ((), "expected `vllm serve MODEL"),
+        (("vllm", "bench"), "expected `vllm serve MODEL"),
+        (("vllm", "serve"), "the following arguments are required: model"),
+        (("sglang", "serve"), "the following arguments are required: model"),
+        ((*VLLM, "--max-num-seqs", "many"), "error: argument --max-num-seqs: invalid int value: 'many'"),
+        ((*VLLM, "--load-format", "dummy", "junk"), "error: unrecognized arguments: junk"),
+    ],
+)
+def test_what_is_no_command_line_is_refused_with_exit_code_2(words, complaint, capsys):
+    with pytest.raises(SystemExit) as left:
+        read(words)
+    assert left.value.code == 2
+    assert complaint in capsys.readouterr().err

@@ -1,0 +1,118 @@
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launchers.sim.settings import SimSettings, settings_of
+from launchers.sim.steptime import ENGINE_OVERHEAD_S, StepTime, step_table, step_time
+from tests.builders import a_gpu, a_model
+from tuner.config.catalog import load, load_model
+from tuner.config.gpu import Gpu
+from tuner.configuration import Configuration
+
+CONTEXT = 1024
+
+
+def a_step_time(model: str = "qwen-7b", gpu: str = "h100", engine: str = "vllm", **knobs) -> StepTime:
+    settings = settings_of(Configuration(engine, knobs), load_model(model), load(Gpu, gpu), 0.6, 8192)
+    return step_time(settings, load_model(model), load(Gpu, gpu))
+
+
+def decode_ms(steps: StepTime, answers: int, context: int = CONTEXT) -> float:
+    return steps.step_s(0, 0, 0, answers, answers * context) * 1e3
+
+
+def prefill_ms(steps: StepTime, tokens: int, cached: int = 0) -> float:
+    return steps.step_s(tokens, cached, 1, 0, 0) * 1e3
+
+
+# From the library's own answers: H100, milliseconds without the engine's overhead.
+@pytest.mark.parametrize(
+    "model, engine, tp, prefills, decodes",
+    [
+        ("qwen-7b", "vllm", 1, (11.6, 41.9, 186.6), (5.77, 6.99, 9.29, 12.76)),
+        ("qwen-7b", "sglang", 1, (12.1, 44.2, 188.6), (5.95, 6.72, 9.28, 12.81)),
+        ("qwen-7b", "vllm", 4, (5.8, 17.2, 66.4), (2.50, 2.94, 3.97, 5.31)),
+        ("llama-70b", "vllm", 4, (37.3, 130, 577), (14.9, 16.9, 22.8, 30.5)),
+        ("llama-70b", "vllm", 8, (26.5, 85.9, 344), (10.1, 11.1, 14.6, 20.0)),
+    ],
+)
+def test_the_tables_give_what_the_library_gives(model, engine, tp, prefills, decodes):
+    steps = a_step_time(model, engine=engine, tp=tp)
+    overhead_ms = ENGINE_OVERHEAD_S * 1e3
+    for tokens, expected_ms in zip((512, 2048, 8192), prefills, strict=True):
+        assert prefill_ms(steps, tokens) - overhead_ms == pytest.approx(expected_ms, rel=0.01)
+    for answers, expected_ms in zip((1, 32, 128, 256), decodes, strict=True):
+        assert decode_ms(steps, answers) - overhead_ms == pytest.approx(expected_ms, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "model, gpu, engine, knobs, source",
+    [
+        ("qwen-7b", "h100", "vllm", {}, "table aiconfigurator-core 0.12.0 vllm 0.24.0"),
+        ("qwen-7b", "h100", "sglang", {}, "table aiconfigurator-core 0.12.0 sglang 0.5.14"),
+        ("qwen-7b", "h200", "vllm", {}, "roofline, uncalibrated"),
+        ("mistral-7b", "h100", "vllm", {}, "roofline, uncalibrated"),
+        ("qwen-7b", "h100", "vllm", {"kv_cache_dtype": "fp8"}, "roofline, uncalibrated"),
+    ],
+)
+def test_a_step_time_says_where_it_comes_from(model, gpu, engine, knobs, source):
+    assert a_step_time(model, gpu, engine, **knobs).source == source
+
+
+@pytest.mark.parametrize("gpu", ["h100", "h200"])
+def test_more_gpus_make_every_step_faster(gpu):
+    one, four = a_step_time(gpu=gpu), a_step_time(gpu=gpu, tp=4)
+    assert prefill_ms(four, 4096) < prefill_ms(one, 4096) / 2
+    assert decode_ms(four, 64) < decode_ms(one, 64)
+
+
+def test_the_roofline_is_near_the_table():
+    table, roofline = a_step_time(), a_step_time("mistral-7b")
+    assert decode_ms(roofline, 32) == pytest.approx(decode_ms(table, 32), rel=0.35)
+    assert prefill_ms(roofline, 2048) == pytest.approx(prefill_ms(table, 2048), rel=0.35)
+
+
+def test_a_mixed_step_is_shorter_than_its_parts():
+    steps = a_step_time()
+    mixed_ms = steps.step_s(512, 0, 1, 64, 64 * CONTEXT) * 1e3
+    assert max(prefill_ms(steps, 512), decode_ms(steps, 64)) < mixed_ms
+    assert mixed_ms < prefill_ms(steps, 512) + decode_ms(steps, 64)
+
+
+def test_cached_tokens_of_a_prompt_still_cost_attention():
+    steps = a_step_time()
+    assert prefill_ms(steps, 512) < prefill_ms(steps, 512, cached=8192) < prefill_ms(steps, 8704)
+
+
+def test_guessing_makes_a_step_longer_and_a_draft_model_more_so():
+    plain, ngram, draft = (a_step_time(speculation=choice) for choice in ("off", "ngram-3", "draft-3"))
+    assert decode_ms(plain, 64) < decode_ms(ngram, 64) < decode_ms(draft, 64)
+    # With few answers the weights are read anyway, so checking guesses is nearly free.
+    assert decode_ms(ngram, 1) < 1.1 * decode_ms(plain, 1)
+
+
+@given(
+    st.integers(0, 40_000), st.integers(0, 100_000), st.integers(1, 100), st.integers(0, 2000), st.integers(1, 50_000)
+)
+def test_every_step_takes_a_finite_positive_time(tokens, cached, prompts, answers, context):
+    steps = a_step_time()
+    tokens = max(tokens, prompts)
+    assert 0.002 < steps.step_s(tokens, cached, prompts, answers, answers * context) < 1e4
+
+
+def test_a_step_time_can_be_sent_to_another_process():
+    steps = a_step_time()
+    before_ms = decode_ms(steps, 7)
+    assert decode_ms(pickle.loads(pickle.dumps(steps)), 7) == before_ms
+
+
+def test_there_is_no_table_for_a_size_that_does_not_divide_the_heads():
+    assert step_table("vllm", "h100", "qwen-7b", 4) is not None
+    assert step_table("vllm", "h100", "qwen-7b", 8) is None
+
+
+def test_a_quantised_model_is_not_looked_up_in_a_table_of_16_bits():
+    model = a_model(architecture=a_model().architecture.model_copy(update={"weight_bytes": 1.0}))
+    assert step_time(SimSettings(), model, a_gpu()).source == "roofline, uncalibrated"
