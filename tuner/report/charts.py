@@ -1,12 +1,12 @@
 """Dots as pictures: altair draws them, vl-convert makes them static SVG whose colours are the page's variables."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import altair as alt
-import vl_convert
 
 from tuner.report.dots import Dot
 from tuner.report.study import Role
@@ -15,7 +15,6 @@ ROLES: tuple[Role, ...] = ("deploy", "default", "other", "failed")
 CROSS = "M-0.8,-0.8L0.8,0.8M0.8,-0.8L-0.8,0.8"
 SHAPES = ("diamond", "square", "circle", CROSS)
 SIZES: Mapping[Role, int] = {"deploy": 100, "default": 70, "other": 30, "failed": 60}
-VL_VERSION = "6.4"
 DOT_STROKE = ' stroke-width="1.3"'
 """Taken out again, as the page's style says it once for all dots."""
 # vl-convert resolves links against this address; ours lead to rows of the same page.
@@ -78,30 +77,27 @@ class Picture:
 
 def picture(drawing: Drawing) -> Picture:
     """`drawing` as SVG in two sizes."""
-    return Picture(_svg(drawing, WIDE), _svg(drawing, NARROW))
+    chart = alt.layer(*_stairs(drawing), *_lines(drawing), *_level(drawing), _dots(drawing), *_words(drawing))
+    return Picture(svg(chart, WIDE), svg(chart, NARROW))
 
 
 def svg(chart: alt.LayerChart | alt.FacetChart, size: Size) -> str:
     """`chart` drawn, its links leading to rows of the page. A link `#t5-` is the same as `#t5` without a tab stop."""
     sized = chart.properties(width=size.width, height=size.height).configure(**_look())
-    drawn = vl_convert.vegalite_to_svg(sized.to_dict(), vl_version=VL_VERSION)
+    page = io.StringIO()
+    sized.save(page, format="svg")
 
     def link(match: re.Match[str]) -> str:
         skipped = ' tabindex="-1"' if match["skip"] else ""
         return f'<a href="#t{match["trial"]}" aria-label="{match["label"]}"{skipped}><path'
 
-    rounded = re.sub(r' (transform|d)="[^"]*"', lambda places: _rounded(places[0]), drawn)
+    rounded = re.sub(r' (transform|d)="[^"]*"', lambda places: _rounded(places[0]), page.getvalue())
     return re.sub(LINKED_MARK, link, rounded).replace(' opacity="1"', "").replace(DOT_STROKE, "")
 
 
 def _rounded(places: str) -> str:
     """To a tenth of a pixel, which nobody sees and which keeps the page small."""
     return re.sub(r"-?\d+\.\d{2,}", lambda place: f"{float(place[0]):.1f}", places)
-
-
-def _svg(drawing: Drawing, size: Size) -> str:
-    layers = [*_stairs(drawing), *_lines(drawing), *_level(drawing), _dots(drawing), *_words(drawing)]
-    return svg(alt.layer(*layers), size)
 
 
 def _x(axes: Axes) -> alt.X:
@@ -127,7 +123,7 @@ def _dots(drawing: Drawing) -> alt.Chart:
             "size": SIZES[dot.role],
             "look": _look_of(dot),
             "label": dot.label,
-            "row": row_link(dot.trial, stops=dot.on_frontier or dot.role in {"deploy", "default"}),
+            "row": row_link(dot.trial, stops=dot.on_frontier or (dot.is_best and dot.role in {"deploy", "default"})),
         }
         for dot in sorted(drawing.dots, key=lambda dot: ROLES.index(dot.role), reverse=True)
     ]

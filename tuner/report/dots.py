@@ -10,7 +10,7 @@ from tuner.report.study import Cast, Role
 from tuner.score import Score
 from tuner.summary import Point
 from tuner.target import ClosedLoop, OpenLoop
-from tuner.wording.naming import ending
+from tuner.wording.naming import ending, worth
 from tuner.wording.numbers import HOUR_S, device, number, share
 
 
@@ -18,7 +18,7 @@ from tuner.wording.numbers import HOUR_S, device, number, share
 class Dot:
     """A mark in a figure. `holds`: whether it meets the SLO. `label` is read out and shown when pointed at.
 
-    `is_best`: whether it is the probe that gave its trial's value.
+    `is_best`: whether it is, or stands for, the probe that gave its trial's value.
     """
 
     trial: int
@@ -69,14 +69,14 @@ def search_dots(outcomes: Sequence[Outcome], cast: Cast, plan: Plan, *, by_attai
         value = f"{share(attainment)} in SLO" if by_attainment else f"{number(y)} req/s per {device(plan)}"
         label = f"{cast.name(outcome.trial)}: {value if y else ending(outcome)}"
         role = "failed" if outcome.best is None else cast.role(outcome.trial)
-        dots.append(Dot(outcome.trial, role, outcome.holds_slo, spent_s / HOUR_S, y, label))
+        dots.append(Dot(outcome.trial, role, outcome.holds_slo, spent_s / HOUR_S, y, label, is_best=True))
     return dots
 
 
 def rivals(outcomes: Sequence[Outcome], cast: Cast, wanted: int) -> list[Outcome]:
-    """The `wanted` best trials beside the leading ones."""
-    others = [outcome for outcome in outcomes if cast.role(outcome.trial) == "other" and outcome.holds_slo]
-    return sorted(others, key=lambda outcome: -outcome.value_rps_per_gpu)[:wanted]
+    """The `wanted` best trials beside the leading ones; where nothing holds the SLO those nearest to it."""
+    others = [outcome for outcome in outcomes if cast.role(outcome.trial) == "other"]
+    return sorted(others, key=worth)[:wanted]
 
 
 def offered_per_gpu(outcome: Outcome, score: Score) -> float:

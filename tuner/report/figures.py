@@ -1,7 +1,7 @@
 """The figures of the page: each with its question and note, and what to say where there is nothing to show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tuner.report.charts import Axes, Drawing, Level, Picture, picture
 from tuner.report.dots import (
@@ -24,69 +24,71 @@ MANY_DOTS = 800
 """Beyond this only each trial's own best probe is drawn, beside all those of the leading trials."""
 HEADROOM = 0.8
 """Share of its goodput that a server should be planned for: past the knee attainment falls at once."""
-MISSES = ("miss", "hollow: misses the SLO")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A section of the page. Without pictures there is nothing to draw, and `note` says why."""
+    """A section of the page. `legend` holds (style class, word); `summary` is read out before the pictures."""
 
     anchor: str
     question: str
     subtitle: str
     note: str
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Picture, ...]
     legend: tuple[tuple[str, str], ...] = ()
     summary: str = ""
 
 
 def figures(study: Study) -> list[Figure]:
-    """Sureness, load, speed, search: the order of the page."""
-    return [_sure(study), _load(study), _speed(study), _search(study)]
+    """Sureness, load, speed, search: the order of the page. Those that would be empty are left out."""
+    return [figure for figure in (_sure(study), _load(study), _speed(study), _search(study)) if figure]
 
 
-def _sure(study: Study) -> Figure:
-    empty = Figure(
-        "sure", "How sure are we?", "Do the winner and the default overlap?", "Nothing was measured again."
-    )
+def _sure(study: Study) -> Figure | None:
     if not study.values:
-        return empty
+        return None
+    alone = len(study.values) == 1
+    subtitle = "How far do fresh runs scatter?" if alone else "Do the winner and the default overlap?"
     seeds = max(len(value.per_seed) for value in study.values.values())
     note = (
         f"Fresh runs on {seeds} seeds that had no part in choosing. Bar: 95 % interval of the mean; line: the mean; "
-        "marks: the seeds. Seeds are paired, so a gain can be clear although bars overlap."
+        "marks: the seeds."
     )
-    return replace(empty, note=note, pictures=(intervals(study),), summary=f"{len(study.values)} finalists")
+    if not alone:
+        note += " Seeds are paired, so a gain can be clear although bars overlap."
+    summary = f"{len(study.values)} finalists"
+    return Figure("sure", "How sure are we?", subtitle, note, (intervals(study),), summary=summary)
 
 
-def _load(study: Study) -> Figure:
-    empty = Figure("load", "How much load does it hold?", "At what rate does the SLO break?", "No load was measured.")
+def _load(study: Study) -> Figure | None:
     plan, cast = study.plan, study.cast
     leads = [outcome for outcome in study.outcomes if outcome.trial in cast.leads]
     drawn = [*rivals(study.outcomes, cast, RIVALS_DRAWN), *leads]
     lines = [line for outcome in drawn if (line := load_dots(outcome, cast, plan))]
     if not lines:
-        return empty
+        return None
     per, unit = device(plan), load_unit(study.outcomes)
     dots = [dot for line in lines for dot in line]
     axes = Axes(f"offered load, {unit} per {per}", "requests inside the SLO, %", (0, 100))
-    need = Level(100 * plan.slo.attainment, f"needed: {wanted_share(plan.slo.attainment)}")
     words = [(_slope(line), cast.name(line[0].trial)) for line in lines if line[0].role != "other"]
-    attained = Drawing(axes, dots, lines, level=need, words=words)
+    attained = Drawing(axes, dots, lines, level=_needed(study), words=words)
     good_lines = [line for outcome in drawn if (line := goodput_dots(outcome, cast, plan))]
     good_dots = [dot for line in good_lines for dot in line]
     goodput = Drawing(Axes(axes.x, f"goodput: requests/s inside the SLO per {per}"), good_dots, good_lines)
-    return replace(
-        empty,
-        note=_load_note(study.summary, per),
-        pictures=(picture(attained), picture(goodput)),
-        legend=(*_marks(study), MISSES),
-        summary=f"{len(dots)} probes",
+    return Figure(
+        "load",
+        "How much load does it hold?",
+        "At what rate does the SLO break?",
+        _load_note(study.summary, per),
+        (picture(attained), picture(goodput)),
+        _legend(study, dots),
+        f"{len(dots)} probes",
     )
 
 
-def _marks(study: Study) -> tuple[tuple[str, str], ...]:
-    return (("deploy", study.cast.word), ("default", "engine default"), ("other", "other configurations"))
+def _needed(study: Study) -> Level:
+    wanted = study.plan.slo.attainment
+    return Level(100 * wanted, f"needed: {wanted_share(wanted)}")
 
 
 def _slope(line: Sequence[Dot]) -> Dot:
@@ -102,62 +104,70 @@ def _load_note(summary: Summary, per: str) -> str:
     return f"Past the knee attainment falls fast: plan for {HEADROOM:.0%} of the goodput, {planned} req/s per {per}."
 
 
-def _speed(study: Study) -> Figure:
-    subtitle = "How much throughput does faster output for one user take?"
-    empty = Figure("speed", "What does user speed cost?", subtitle, "No load was offered in an open loop.")
+def _speed(study: Study) -> Figure | None:
     plan, cast = study.plan, study.cast
     dots = speed_dots(study.outcomes, cast, plan, study.summary.frontier)
     if not dots:
-        return empty
-    shown = (
-        dots
-        if len(dots) <= MANY_DOTS
-        else [dot for dot in dots if dot.is_best or dot.on_frontier or dot.trial in cast.leads]
-    )
+        return None
+    shown = dots
+    if len(dots) > MANY_DOTS:
+        shown = [dot for dot in dots if dot.is_best or dot.on_frontier or dot.trial in cast.leads]
     per = device(plan)
     axes = Axes("speed for one user, output tokens/s (faster →)", f"output tokens/s per {per}", x_zero=False)
-    leads = [dot for dot in shown if dot.trial in cast.leads]
-    lines = [sorted((dot for dot in leads if dot.trial == trial), key=lambda dot: dot.x) for trial in _trials(leads)]
+    lines = _lines_of(shown, study)
     words = [(next((dot for dot in line if dot.is_best), line[0]), cast.name(line[0].trial)) for line in lines]
     stairs = [(point.tok_s_per_user, point.throughput_tok_s_per_gpu) for point in study.summary.frontier]
     drawing = Drawing(axes, shown, lines, stairs=stairs, stairs_style="step-before", words=words)
     note = "Each mark is one load of one configuration. Steps: the frontier; nothing measured to the end lies above."
     if len(shown) < len(dots):
         note += f" Of {len(dots)} probes, one per configuration is drawn."
-    return replace(
-        empty,
-        note=note,
-        pictures=(picture(drawing),),
-        legend=(*_marks(study), MISSES, ("steps", "frontier")),
-        summary=f"{len(dots)} probes",
+    return Figure(
+        "speed",
+        "What does user speed cost?",
+        "How much throughput does faster output for one user take?",
+        note,
+        (picture(drawing),),
+        (*_legend(study, shown), ("steps", "frontier")),
+        f"{len(dots)} probes",
     )
 
 
-def _search(study: Study) -> Figure:
+def _lines_of(dots: Sequence[Dot], study: Study) -> list[list[Dot]]:
+    """The leading trials' dots, each trial's from slow to fast users."""
+    lines = [[dot for dot in dots if dot.trial == trial] for trial in sorted(study.cast.leads)]
+    return [sorted(line, key=lambda dot: dot.x) for line in lines if line]
+
+
+def _search(study: Study) -> Figure | None:
     feasible = any(outcome.holds_slo for outcome in study.outcomes)
-    question = "Was the search long enough?" if feasible else "How far off is it?"
-    subtitle = "Would more trials find something better?" if feasible else "Is any configuration near the SLO?"
-    empty = Figure("search", question, subtitle, "No trial ended.")
-    plan, per = study.plan, device(study.plan)
-    dots = search_dots(study.outcomes, study.cast, plan, by_attainment=not feasible)
-    if not dots:
-        return empty
+    per = device(study.plan)
+    dots = search_dots(study.outcomes, study.cast, study.plan, by_attainment=not feasible)
+    if all(dot.y == 0 for dot in dots):
+        return None
     x = f"{per}-hours spent on trials"
     if feasible:
         drawing = Drawing(Axes(x, f"goodput, req/s per {per}"), dots, stairs=_best_so_far(dots))
+        question, subtitle = "Was the search long enough?", "Would more trials find something better?"
         note = _stall(dots)
     else:
-        need = Level(100 * plan.slo.attainment, f"needed: {wanted_share(plan.slo.attainment)}")
-        drawing = Drawing(Axes(x, "requests inside the SLO at best, %", (0, 100)), dots, level=need)
+        drawing = Drawing(Axes(x, "requests inside the SLO at best, %", (0, 100)), dots, level=_needed(study))
+        question, subtitle = "How far off is it?", "Is any configuration near the SLO?"
         note = f"The nearest: {share(max(dot.y for dot in dots) / 100)} of requests inside the SLO."
-    steps = (("steps", "best so far"),) if feasible else ()
-    return replace(
-        empty,
-        note=note,
-        pictures=(picture(drawing),),
-        legend=(*_marks(study), MISSES, ("failed", "did not run"), *steps),
-        summary=f"{len(dots)} trials",
-    )
+    legend = (*_legend(study, dots), *([("steps", "best so far")] if feasible else []))
+    return Figure("search", question, subtitle, note, (picture(drawing),), legend, f"{len(dots)} trials")
+
+
+def _legend(study: Study, dots: Sequence[Dot]) -> tuple[tuple[str, str], ...]:
+    """The marks that occur."""
+    words = {
+        "deploy": study.cast.word,
+        "default": "engine default",
+        "other": "other configurations",
+        "failed": "did not run",
+    }
+    roles = {dot.role for dot in dots}
+    misses = (("miss", "hollow: misses the SLO"),) if any(not dot.holds for dot in dots) else ()
+    return (*((role, word) for role, word in words.items() if role in roles), *misses)
 
 
 def _best_so_far(dots: Sequence[Dot]) -> list[tuple[float, float]]:
@@ -176,7 +186,3 @@ def _stall(dots: Sequence[Dot]) -> str:
         return f"The last trial, {trial_name(top.trial)}, is the best: more trials may find a better one."
     later = f"{after} trials" if after > 1 else "one trial"
     return f"The best came with {trial_name(top.trial)}; {later} after it found nothing better."
-
-
-def _trials(dots: Sequence[Dot]) -> list[int]:
-    return list(dict.fromkeys(dot.trial for dot in dots))

@@ -89,7 +89,7 @@ def page(study: Study) -> str:
         columns=_columns(summary),
         command="\n".join(command_lines(point.command, COMMAND_WIDTH)) if point else "",
         cautions=cautions(summary, plan),
-        steps=next_steps(plan) if summary.verdict == "nothing-meets-slo" else (),
+        steps=next_steps(outcomes, plan) if summary.verdict == "nothing-meets-slo" else (),
         figures=figures(study),
         table=table_of(outcomes, study.cast, naming, plan),
         reproduce=_reproduce(summary, plan),
@@ -150,7 +150,8 @@ def _latencies(point: Point, plan: Plan) -> list[Kpi]:
 def _misses(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[Kpi]:
     """How near it came, and what stands in the way."""
     nearest = closest(outcomes)
-    kpis = [Kpi("What breaks", what_breaks(outcomes).split(",")[0], what_breaks(outcomes))]
+    breaks = what_breaks(outcomes)
+    kpis = [Kpi("What breaks", breaks.split(" in ")[0].split(",")[0], breaks)]
     if nearest is not None and nearest.best is not None:
         near = Kpi(
             "Closest", f"{trial_name(nearest.trial)}: {share(nearest.best.attainment)}", closest_text(nearest, plan)

@@ -8,17 +8,18 @@ from tuner.outcome import Outcome
 from tuner.report.dots import offered_per_gpu
 from tuner.report.study import Cast
 from tuner.wording.conclusion import at_percentile, percentile_name
-from tuner.wording.naming import METRICS, Naming, ending, short, title, value_text
+from tuner.wording.naming import METRICS, Naming, differences, ending, short, title, value_text, worth
 from tuner.wording.numbers import DASH, device, latency, number, share
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text and what it is sorted by; numbers stand to the right."""
+    """A text and what it is sorted by; numbers stand to the right. `is_default`: a knob left as the engine has it."""
 
     text: str
     key: float | str
     is_number: bool = True
+    is_default: bool = False
 
     @property
     def sort_key(self) -> str:
@@ -34,7 +35,6 @@ class TableRow:
     name: str
     role: str
     state: str
-    glyph: str
     cells: tuple[Cell, ...]
     detail: str
 
@@ -58,11 +58,11 @@ def table_of(outcomes: Sequence[Outcome], cast: Cast, naming: Naming, plan: Plan
     which, per = percentile_name(plan.slo.attainment), device(plan)
     metrics = list(plan.slo.limits.present()) or ["ttft_s", "tpot_s"]
     headings = (
-        "id", "ended", *(["engine"] if naming.names_engine else []), *(short(knob) for knob in knobs),
-        f"goodput req/s/{per}", f"at load /{per}", "in SLO", *(f"{METRICS[name]} {which}" for name in metrics),
-        "tok/s/user", f"tok/s/{per}",
+        "id", "ended", f"goodput req/s/{per}", f"at load /{per}", "in SLO",
+        *(f"{METRICS[name]} {which}" for name in metrics), "tok/s/user", f"tok/s/{per}",
+        *(["engine"] if naming.names_engine else []), *(short(knob) for knob in knobs),
     )  # fmt: skip
-    ranked = sorted(outcomes, key=_worth)
+    ranked = sorted(outcomes, key=worth)
     rows = tuple(_row(outcome, cast, naming, (knobs, metrics, plan.slo.attainment)) for outcome in ranked)
     return Table(headings, rows)
 
@@ -77,28 +77,38 @@ def _row(
     outcome: Outcome, cast: Cast, naming: Naming, columns: tuple[Sequence[str], Sequence[str], float]
 ) -> TableRow:
     knobs, metrics, attainment = columns
-    configuration, best = outcome.configuration, outcome.best
+    configuration = outcome.configuration
     state, glyph = _state(outcome)
     cells = [
         Cell(cast.name(outcome.trial), outcome.trial, is_number=False),
         Cell(f"{glyph} {ending(outcome)}", state, is_number=False),
+        *_results(outcome, metrics, attainment),
     ]
     if naming.names_engine:
         cells.append(Cell(configuration.engine, configuration.engine, is_number=False))
+    turned = differences(naming, configuration.engine, configuration.knobs)
     for name in knobs:
         value = configuration.knobs.get(name)
-        cells.append(Cell(DASH if value is None else value_text(value), -1 if value is None else value))
-    cells.append(_number(outcome.value_rps_per_gpu if outcome.holds_slo else None))
-    cells.append(_number(offered_per_gpu(outcome, best) if best else None))
-    cells.append(Cell(share(best.attainment) if best else DASH, best.attainment if best else -1))
-    for name in metrics:
-        seen = at_percentile(best, name, attainment) if best else None
-        cells.append(Cell(latency(seen), -1 if seen is None else seen))
-    cells.append(_number(best.tok_s_per_user if best else None))
-    cells.append(_number(best.throughput_tok_s / configuration.gpus if best else None))
-    detail = _detail(outcome)
+        text = DASH if value is None else value_text(value)
+        cells.append(Cell(text, -1 if value is None else value, is_default=name not in turned))
     name = title(naming, configuration.engine, configuration.knobs)
-    return TableRow(outcome.trial, name, cast.role(outcome.trial), state, glyph, tuple(cells), detail)
+    return TableRow(outcome.trial, name, cast.role(outcome.trial), state, tuple(cells), _detail(outcome))
+
+
+def _results(outcome: Outcome, metrics: Sequence[str], attainment: float) -> list[Cell]:
+    """What the trial's best probe gave; dashes where there is none."""
+    goodput, best = _number(outcome.value_rps_per_gpu if outcome.holds_slo else None), outcome.best
+    if best is None:
+        return [goodput] + [Cell(DASH, -1)] * (len(metrics) + 4)
+    seen = [at_percentile(best, name, attainment) for name in metrics]
+    return [
+        goodput,
+        _number(offered_per_gpu(outcome, best)),
+        Cell(share(best.attainment), best.attainment),
+        *(Cell(latency(value), -1 if value is None else value) for value in seen),
+        _number(best.tok_s_per_user),
+        _number(best.throughput_tok_s / outcome.configuration.gpus),
+    ]
 
 
 def _state(outcome: Outcome) -> tuple[str, str]:
@@ -119,7 +129,3 @@ def _detail(outcome: Outcome) -> str:
 
 def _number(value: float | None) -> Cell:
     return Cell(number(value), -1 if value is None else value)
-
-
-def _worth(outcome: Outcome) -> tuple[float, float, int]:
-    return -outcome.value_rps_per_gpu, -outcome.best.attainment if outcome.best else 1.0, outcome.trial

@@ -133,7 +133,7 @@ def _near_misses(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> l
 
 
 def _try_next(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[str]:
-    steps = next_steps(plan)
+    steps = next_steps(outcomes, plan)
     width = max(len(option) for option, _ in steps) + 3
     lines = ["  try, cheapest first"]
     for number, (option, what) in enumerate(steps, start=1):

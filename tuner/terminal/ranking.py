@@ -8,7 +8,7 @@ from rich.text import Text
 from tuner.outcome import Outcome
 from tuner.terminal.progress import Progress
 from tuner.wording.conclusion import at_percentile, percentile_name
-from tuner.wording.naming import METRICS, ending, title, trial_name
+from tuner.wording.naming import METRICS, ending, title, trial_name, worth
 from tuner.wording.numbers import DASH, latency, number, share
 
 ALL_COLUMNS_FROM = 90
@@ -33,7 +33,7 @@ def ranking(progress: Progress, width: int, room: int) -> list[Text]:
     if room < LEAST_ROWS or not progress.ended:
         return []
     columns = _columns(progress, width)
-    shown = sorted(progress.ended, key=_worth)[: room - 1]
+    shown = sorted(progress.ended, key=worth)[: room - 1]
     if progress.default is not None and all(outcome.trial != progress.default.trial for outcome in shown):
         shown[-1] = progress.default
     heading = _line([column.name for column in columns], columns, width)
@@ -81,11 +81,6 @@ def _line(cells: Sequence[str], columns: Sequence[_Column], width: int) -> Text:
         text = cell if len(cell) <= space else f"{cell[: max(0, space - 1)]}…"
         parts.append(text.rjust(space) if column.right else text.ljust(space))
     return Text("  ".join(parts).rstrip())
-
-
-def _worth(outcome: Outcome) -> tuple[float, float, int]:
-    """Ascending: goodput first, then nearness to the SLO, then age."""
-    return -outcome.value_rps_per_gpu, -outcome.best.attainment if outcome.best else 1.0, outcome.trial
 
 
 def _style(outcome: Outcome, progress: Progress) -> str:

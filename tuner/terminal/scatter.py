@@ -45,7 +45,7 @@ def staircase_plot(curve: Sequence[tuple[float, float]], marks: Sequence[Mark], 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """About `wanted` round numbers that cover [low, high]; never fewer than two."""
     if high <= low:
-        low, high = min(0.0, low), max(high, low + 1.0)
+        low, high = min(0.0, low), max(1.0, high)
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

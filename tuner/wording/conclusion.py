@@ -107,7 +107,7 @@ def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
     unit = "users" if any(point and "users" in point.load for point in both) else "req/s"
     rows = [
         _row(summary, f"goodput, req/s per {per}", goodput),
-        _row(summary, f"offered load, {unit} per {per}", lambda point: number(offered_per_gpu(point))),
+        _row(summary, f"measured at, {unit} per {per}", lambda point: number(offered_per_gpu(point))),
     ]
     if any(point and point.gpus > 1 for point in both):
         rows.append(_row(summary, f"{per}s per server", lambda point: str(point.gpus)))
@@ -190,14 +190,18 @@ def cautions(summary: Summary, plan: Plan) -> tuple[str, ...]:
     return tuple(said)
 
 
-def next_steps(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """What to try when nothing meets the SLO, cheapest first: an option of `tune`, and what it does."""
-    steps = [
-        ("--slo-scale 1.5", f"every limit half as long again; now {limits_text(plan.slo.limits)}"),
-        ("--attainment 0.9", f"fewer requests must meet them; now {wanted_share(plan.slo.attainment)}"),
-    ]
-    if plan.slo.attainment <= 0.9:
-        steps.pop()
+def next_steps(outcomes: Sequence[Outcome], plan: Plan) -> tuple[tuple[str, str], ...]:
+    """What to try when nothing meets the SLO, cheapest first: an option of `tune` (or a file), and what it does."""
+    steps = []
+    if closest(outcomes) is None:
+        steps += [
+            (outcome.failure.log, "says why") for outcome in outcomes if outcome.failure and outcome.failure.log
+        ]
+        return (*steps[:1], ("--model …", "a smaller model"))
+    if plan.slo.limits.present():
+        steps.append(("--slo-scale 1.5", f"every limit half as long again; now {limits_text(plan.slo.limits)}"))
+    if plan.slo.attainment > 0.9:
+        steps.append(("--attainment 0.9", f"fewer requests must meet them; now {wanted_share(plan.slo.attainment)}"))
     return (*steps, ("--model …", "a smaller or quantised model"))
 
 
@@ -246,9 +250,11 @@ def _inconclusive(summary: Summary, plan: Plan) -> str:
 def _nothing(summary: Summary, plan: Plan) -> str:
     if summary.trials.total == 0:
         return "No configuration was measured"
+    if summary.trials.measured + summary.trials.pruned == 0:
+        return f"Nothing could be measured: {counts(summary)}"
     need = "" if plan.slo.attainment == 0 else f"{wanted_share(plan.slo.attainment)} of "
     total = summary.trials.total
-    whom = "The one configuration tried does not keep" if total == 1 else f"None of {total} configurations keeps"
+    whom = "The one configuration tried does not keep" if total == 1 else f"0 of {total} configurations keep"
     return f"{whom} {need}requests inside the SLO at any load"
 
 

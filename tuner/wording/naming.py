@@ -129,6 +129,11 @@ def ending(outcome: Outcome) -> str:
     return f"misses SLO: {broken}" if broken else "misses SLO"
 
 
+def worth(outcome: Outcome) -> tuple[float, float, int]:
+    """What trials are ranked by, the best lowest: goodput, then nearness to the SLO, then age."""
+    return -outcome.value_rps_per_gpu, -outcome.best.attainment if outcome.best else 1.0, outcome.trial
+
+
 def _default(knob: Knob, plan: Plan) -> KnobValue:
     default = knob.default_on(plan.box.gpu)
     if default == "smallest-that-fits":
