@@ -225,17 +225,24 @@ def _leave_batch(s: Scheduler, i: int) -> None:
 
 def _book(s: Scheduler, i: int, sign: int) -> None:
     """Add (1) or cancel (−1) what an answer will need in the steps to come."""
-    start, end, now = s.run_start[i], s.run_end[i], len(s.step_s)
     if s.settings.drafts:
-        for step in range(now, end):
-            m = step - start
-            s.growth[step] += sign * (held(s, i, m + 1) - held(s, i, m))
-            s.gains[step] += sign * (gained(s, i, m + 1) - gained(s, i, m))
+        _book_guesses(s, i, sign)
         return
-    size = s.settings.block_tokens
+    start, now, size = s.run_start[i], len(s.step_s), s.settings.block_tokens
     first = now + (start - now - s.target[i]) % size
-    for step in range(first, end, size):
+    for step in range(first, s.run_end[i], size):
         s.growth[step] += sign
+
+
+def _book_guesses(s: Scheduler, i: int, sign: int) -> None:
+    start, now, tokens = s.run_start[i], len(s.step_s), s.guessed[i].tokens
+    before = held(s, i, now - start)
+    for step in range(now, s.run_end[i]):
+        m = step - start
+        after = held(s, i, m + 1)
+        s.growth[step] += sign * (after - before)
+        s.gains[step] += sign * (tokens[m + 1] - tokens[m])
+        before = after
 
 
 def _take(s: Scheduler, blocks: int) -> None:
