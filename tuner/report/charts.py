@@ -205,7 +205,11 @@ def _level(drawing: Drawing) -> list[alt.Chart]:
 
 
 def _words(drawing: Drawing) -> list[alt.Chart]:
-    """Words beside dots, in their colour, on a halo of the page's: the default's to the left, others to the right."""
+    """Words beside dots, in their colour, on a halo of the page's.
+
+    Curves fall to the right, so there is room above to the right; the default's stand below to the left, out of the
+    way of the best's.
+    """
     charts = []
     for dot, word in drawing.words:
         left = dot.role == "default"
@@ -215,7 +219,8 @@ def _words(drawing: Drawing) -> list[alt.Chart]:
                 base.mark_text(
                     text=word,
                     align="right" if left else "left",
-                    dx=-11 if left else 11,
+                    dx=-8 if left else 8,
+                    dy=10 if left else -10,
                     fontWeight="bold",
                     fill=halo or f"var(--{dot.role})",
                     stroke=halo,

@@ -118,7 +118,7 @@ def _speed(study: Study) -> Figure | None:
     words = [(next((dot for dot in line if dot.is_best), line[0]), cast.name(line[0].trial)) for line in lines]
     stairs = [(point.tok_s_per_user, point.throughput_tok_s_per_gpu) for point in study.summary.frontier]
     drawing = Drawing(axes, shown, lines, stairs=stairs, stairs_style="step-before", words=words)
-    note = "Each mark is one load of one configuration. Steps: the frontier; nothing measured to the end lies above."
+    note = "Each mark is one load of one configuration. Marks above the frontier are probes that were stopped early."
     if len(shown) < len(dots):
         note += f" Of {len(dots)} probes, one per configuration is drawn."
     return Figure(

@@ -2,8 +2,9 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from tuner.config.engine import KnobValue
 from tuner.config.plan import Plan
 from tuner.outcome import Outcome
 from tuner.summary import Point, Summary, VerdictWord
@@ -64,8 +65,7 @@ def _confidence(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> li
         lines += _labelled("default", default_holds_nothing(outcomes, plan))
     point = summary.best
     if point is not None and (summary.default is None or point.trial != summary.default.trial):
-        naming = naming_of(plan, [outcome.configuration for outcome in outcomes])
-        lines += _labelled(trial_name(point.trial), title(naming, point.engine, point.configuration))
+        lines += _labelled(trial_name(point.trial), _name(outcomes, plan, point.engine, point.configuration))
     lines += _labelled("how sure", f"{summary.how_sure.upper()}: {summary.why}")
     for number, caution in enumerate(cautions(summary, plan)):
         lines += _labelled("" if number else "watch", caution)
@@ -126,8 +126,7 @@ def _near_misses(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> l
     nearest = closest(outcomes)
     if nearest is not None:
         lines += _labelled("closest", f"{trial_name(nearest.trial)}  {closest_text(nearest, plan)}")
-        naming = naming_of(plan, [outcome.configuration for outcome in outcomes])
-        lines += _labelled("", title(naming, nearest.configuration.engine, nearest.configuration.knobs))
+        lines += _labelled("", _name(outcomes, plan, nearest.configuration.engine, nearest.configuration.knobs))
     lines += _labelled("breaks", what_breaks(outcomes))
     return lines + _labelled("how sure", f"{summary.how_sure.upper()}: {summary.why}")
 
@@ -157,6 +156,12 @@ def _ledger(summary: Summary, plan: Plan, next_commands: Sequence[str]) -> list[
 
 def _indented(command: Sequence[str]) -> list[str]:
     return [f"  {line}" for line in command_lines(command, WIDTH - 2)]
+
+
+def _name(outcomes: Sequence[Outcome], plan: Plan, engine: str, knobs: Mapping[str, KnobValue]) -> str:
+    """A configuration's name, its values tied to their knobs."""
+    name = title(naming_of(plan, [outcome.configuration for outcome in outcomes]), engine, knobs)
+    return name.replace(" ", TIE).replace(f"{TIE}·{TIE}", " · ")
 
 
 def _labelled(label: str, text: str) -> list[str]:

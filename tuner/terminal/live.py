@@ -20,13 +20,18 @@ REDRAWS_PER_S = 4
 
 @contextmanager
 def live_view(plan: Plan, console: Console) -> Iterator[Listener]:
-    """A listener that draws on `console`; the cursor and the line below the view are given back at the end."""
+    """A listener that draws on `console`. At the end the view is taken away; what scrolled up stays."""
     view = _View(plan, console)
     with Live(
-        console=console, get_renderable=view.draw, refresh_per_second=REDRAWS_PER_S, vertical_overflow="crop"
+        console=console,
+        get_renderable=view.draw,
+        refresh_per_second=REDRAWS_PER_S,
+        vertical_overflow="crop",
+        transient=True,
     ) as live:
         view.live = live
         yield view.hear
+    console.print()
 
 
 class _View:

@@ -33,6 +33,8 @@ RUNNING_SHOWN = 4
 TRIALS_THAT_TELL = 3
 """Ended trials before the rest's duration is estimated."""
 LEAST_BAR = 10
+LEAST_NAME = 24
+KNOB_SEPARATOR = " · "
 LABEL = 6
 """Columns of BEST and NOW."""
 
@@ -146,7 +148,19 @@ def _best(progress: Progress, width: int) -> list[Text]:
     settled = "measured again now" if progress.confirming else "screened once, not confirmed"
     facts = [fact for fact in (_against_default(progress, best), price, settled) if fact]
     line.append(f"  {_fitting(facts, width - line.cell_len - 2, '  ')}")
-    return [line, Text(" " * LABEL + _title(progress, best.configuration))]
+    return [line, *_parted(_title(progress, best.configuration), width)]
+
+
+def _parted(name: str, width: int) -> list[Text]:
+    """A configuration's name in as many lines as it takes, parted between knobs."""
+    lines = [""]
+    for part in name.split(KNOB_SEPARATOR):
+        longer = f"{lines[-1]}{KNOB_SEPARATOR}{part}" if lines[-1] else part
+        if lines[-1] and LABEL + len(longer) > width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return [Text(" " * LABEL + line) for line in lines]
 
 
 def _no_best(progress: Progress) -> str:
@@ -180,11 +194,13 @@ def _now(progress: Progress, moment: Moment, width: int) -> list[Text]:
         label = ("" if index else "NOW").ljust(LABEL)
         left = Text.assemble((label, "bold"), f"{trial_name(trial.trial)}  {_title(progress, trial.configuration)}")
         age = duration(moment.elapsed_s - trial.since_s)
-        alone = len(running) == 1
-        stage = trial.stage or "queued"
-        doing = stage if alone or trial.load is None else f"{stage} {load_text(trial.load)} {trial.done_frac:4.0%}"
-        lines.append(_spread(left, Text(f"{doing}  {age:>5}", style="dim"), width))
-        if alone:
+        doing: str = trial.stage or ""
+        if trial.load is not None and len(running) > 1:
+            doing = f"{doing} {load_text(trial.load)} {trial.done_frac:4.0%}"
+        right = Text(f"{doing}  {age:>5}", style="dim")
+        left.truncate(max(LEAST_NAME, width - right.cell_len - 2), overflow="ellipsis")
+        lines.append(_spread(left, right, width))
+        if len(running) == 1:
             lines += _probe(trial, progress.plan, width)
     if len(running) > RUNNING_SHOWN:
         lines.append(Text(f"{'':{LABEL}}and {len(running) - RUNNING_SHOWN} more", style="dim"))
