@@ -1,10 +1,23 @@
-"""How many cores an engine may have on a box without GPUs, where it shares them with tuner and load generator."""
+"""How the cores of a box without GPUs are shared: the engine gets most, the load generator and the tuner the rest.
+
+A client that waits for a core measures its own waiting, so the engine is kept off the cores of the others.
+"""
 
 import os
+from collections.abc import Collection
 
-CORES_FOR_OTHERS = 3
+
+def usable_cores() -> Collection[int]:
+    """The cores this process may run on."""
+    return os.sched_getaffinity(0)
 
 
-def engine_threads() -> int:
-    """Threads for the engine's arithmetic: all usable cores but those of API process, client and tuner."""
-    return max(1, len(os.sched_getaffinity(0)) - CORES_FOR_OTHERS)
+def engine_cores(usable: Collection[int]) -> tuple[int, ...]:
+    """The cores a server may use: all but the last quarter (at least one); all of them if there is but one. Pure."""
+    for_others = max(1, len(usable) // 4)
+    return tuple(sorted(usable)[:-for_others] or usable)
+
+
+def engine_threads(usable: Collection[int]) -> int:
+    """Threads for the engine's arithmetic: beside them its API process and its scheduler need a core each. Pure."""
+    return max(1, len(engine_cores(usable)) - 2)

@@ -9,7 +9,7 @@ from tuner.errors import FailureKind
 
 EVIDENCE_CHARACTERS = 300
 # What went well or is only remarked on; an engine may well remark on flags and memory and start all the same.
-REMARK = re.compile(r"^(?:\([\w =]+ pid=\d+\)\s*)?(?:DEBUG|INFO|WARNING)\b")
+REMARK = re.compile(r"^(?:\([\w =]+ pid=\d+\)\s*)?(?:(?:DEBUG|INFO|WARNING)\b|\S+:\d+: \w*Warning: )")
 TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # "(EngineCore pid=12) ERROR 11-21 01:02:03 [core.py:12] " and "[2026-11-21 01:02:03 TP0] ".
 LOG_PREFIX = re.compile(
@@ -69,11 +69,11 @@ def _evidence(lines: Sequence[str], found: int) -> str:
 
 
 def _last_words(exit_code: int, lines: Sequence[str]) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "killed by SIGKILL: the kernel's out-of-memory killer, or somebody's `kill -9`"
     exceptions = [line for line in lines if EXCEPTION.match(line) and not ECHO.search(line)]
     if exceptions:
         return exceptions[-1]
+    if exit_code == -signal.SIGKILL:
+        return "killed by SIGKILL: the kernel's out-of-memory killer, or somebody's `kill -9`"
     if exit_code < 0:
         return f"killed by {signal.Signals(-exit_code).name}"
     return next((line for line in reversed(lines) if line), "it said nothing")

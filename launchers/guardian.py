@@ -1,12 +1,13 @@
 """The guardian: a tiny process between tuner and server that lets nothing outlive the tuner, not even by SIGKILL.
 
-    python -I -S guardian.py TUNER_PID ALIVE_FD STATUS_FD GRACE_S COMMAND...
+    python -I -S guardian.py TUNER_PID ALIVE_FD STATUS_FD GRACE_S CORES COMMAND...
 
 It starts COMMAND in a session of its own and waits for the first of: the server ends, something is written to the
 pipe ALIVE_FD or it is closed (the order to stop), the tuner is gone. Then the server gets SIGTERM, next all that it
 has left behind, and GRACE_S seconds later SIGKILL goes to whatever descends from it. The guardian ends when none is
 left, with the server's exit status. On STATUS_FD it writes `started PID` and `exited CODE` (negative: the signal that
-killed it), a line each. Standard library only: it has to start in milliseconds and to be too small to fail.
+killed it), a line each. CORES (`0,1,2`, or empty for all) are those the server may use. Standard library only: it has
+to start in milliseconds and to be too small to fail.
 """
 
 import ctypes
@@ -30,7 +31,9 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 def main(arguments: list[str]) -> int:
     """Guard one server from start to end; returns the exit status to leave with."""
     tuner_pid, alive_fd, status_fd = (int(text) for text in arguments[:3])
-    grace_s, command = float(arguments[3]), arguments[4:]
+    grace_s, cores, command = float(arguments[3]), arguments[4], arguments[5:]
+    if cores:
+        os.sched_setaffinity(0, map(int, cores.split(",")))
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     for ignored in IGNORED:
         signal.signal(ignored, signal.SIG_IGN)

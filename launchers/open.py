@@ -4,9 +4,11 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from launchers.command import command_of
+from launchers.cpu import engine_cores, usable_cores
 from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
@@ -44,8 +46,10 @@ def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folde
     engine = ENGINES[configuration.engine]
     executable = find_executable(engine, plan.executables)
     command = (str(executable), *command_of(plan, configuration)[1:])
-    env = _cpu_environment(engine, plan) if plan.box.gpu.is_cpu else _gpu_environment(gpus)
-    return _serving(engine, plan, command, folder, env)
+    if plan.box.gpu.is_cpu:
+        serving = _serving(engine, plan, command, folder, _cpu_environment(engine, plan))
+        return replace(serving, cores=engine_cores(usable_cores()))
+    return _serving(engine, plan, command, folder, _gpu_environment(gpus))
 
 
 def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Serving:

@@ -24,8 +24,8 @@ RESET_AGAIN_S = 0.1
 class Serving:
     """What to serve and how.
 
-    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any. A cache that cannot be
-    reset within `reset_timeout_s` makes the measurement void.
+    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
+    cache that cannot be reset within `reset_timeout_s` makes the measurement void.
     """
 
     engine: Engine
@@ -35,6 +35,7 @@ class Serving:
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
+    cores: tuple[int, ...] = ()
     reset_timeout_s: float = 30.0
 
 
@@ -89,6 +90,7 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             patterns=engine.patterns,
             ready_timeout_s=engine.ready_timeout_s,
             stop_grace_s=engine.stop_grace_s,
+            cores=serving.cores,
         )
         with running(launch) as server:
             yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab))

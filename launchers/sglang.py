@@ -1,6 +1,6 @@
 """SGLang, as described by its own parser and logs (0.5.14–0.5.23)."""
 
-from launchers.cpu import engine_threads
+from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine
 from launchers.faults import Pattern
 from tuner.errors import FailureKind
@@ -14,6 +14,7 @@ PATTERNS = (
         r"CUDA out of memory|CUDA error: out of memory|Capture cuda graph failed.*memory", FailureKind.OUT_OF_MEMORY
     ),
     Pattern(r"Not enough memory\. Please try to increase --mem-fraction-static", FailureKind.OUT_OF_MEMORY),
+    Pattern(r"^\w*Error: Loaded weights leave no GPU memory", FailureKind.OUT_OF_MEMORY),
     Pattern(r"can't allocate memory|Cannot allocate memory", FailureKind.OUT_OF_MEMORY),
     Pattern(r"error: unrecognized arguments|error: argument .*(?:invalid|expected)", FailureKind.BAD_FLAG),
     Pattern(r"error: ambiguous option", FailureKind.BAD_FLAG),
@@ -24,9 +25,10 @@ PATTERNS = (
     Pattern(r"^OSError: .*(?:is not a local folder|does not appear to have a file)", FailureKind.MODEL_MISSING),
     Pattern(r"Cannot find any model weights", FailureKind.MODEL_MISSING),
     Pattern(r"Capture cuda graph failed", FailureKind.BAD_COMBINATION),
+    Pattern(r"User-specified context_length .* is greater than the derived", FailureKind.BAD_COMBINATION),
     Pattern(r"^AssertionError: .+|^NotImplementedError", FailureKind.BAD_COMBINATION),
-    Pattern(r"must be divisible by|is not divisible by", FailureKind.BAD_COMBINATION),
-    Pattern(r"is not supported (?:on|with|for|by|in)|is not compatible with", FailureKind.BAD_COMBINATION),
+    Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
+    Pattern(r"^\w*Error: .*is not (?:supported|compatible)", FailureKind.BAD_COMBINATION),
 )
 
 SGLANG = Engine(
@@ -42,7 +44,7 @@ SGLANG = Engine(
     patterns=PATTERNS,
     model_flag=("--model-path",),
     cpu_flags=("--device", "cpu", "--max-total-tokens", str(CPU_KV_TOKENS)),
-    cpu_env={"OMP_NUM_THREADS": str(engine_threads())},
+    cpu_env={"OMP_NUM_THREADS": str(engine_threads(usable_cores()))},
     measuring_flags=("--enable-metrics",),
     # It drains for as long as any client stays; all clients have been closed when it is stopped.
     stop_grace_s=5.0,

@@ -29,7 +29,7 @@ class Launch:
     """How to start a server.
 
     `env` is added to ours. `ready_timeout_s` counts from the start to the first 200 of `health_url`; `stop_grace_s`
-    lies between SIGTERM and SIGKILL. What the server says is appended to `log`.
+    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all.
     """
 
     command: tuple[str, ...]
@@ -39,6 +39,7 @@ class Launch:
     patterns: tuple[Pattern, ...] = ()
     ready_timeout_s: float = 900.0
     stop_grace_s: float = 10.0
+    cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Guard:
         alive_read, self._alive_fd = os.pipe()
         self._news_fd, news_write = os.pipe()
         program = (sys.executable, "-I", "-S", guardian.__file__)
-        arguments = (os.getpid(), alive_read, news_write, launch.stop_grace_s)
+        cores = ",".join(map(str, launch.cores))
+        arguments = (os.getpid(), alive_read, news_write, launch.stop_grace_s, cores)
         self._log = launch.log
         with launch.log.open("ab") as log:
             self._log_start = log.tell()
@@ -93,7 +95,8 @@ class Guard:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **launch.env},
+                # What a killed server has printed must be in its log already.
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.env},
                 pass_fds=(alive_read, news_write),
                 start_new_session=True,
             )

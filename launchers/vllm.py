@@ -1,6 +1,6 @@
 """vLLM, as described by its own parser and logs (0.24–0.33)."""
 
-from launchers.cpu import engine_threads
+from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine
 from launchers.faults import Pattern
 from tuner.errors import FailureKind
@@ -28,8 +28,8 @@ PATTERNS = (
     Pattern(r"^Value error, ", FailureKind.BAD_COMBINATION),
     Pattern(r"^Input should be ", FailureKind.BAD_FLAG),
     Pattern(r"World size \(\d+\) is larger than the number of", FailureKind.BAD_COMBINATION),
-    Pattern(r"must be divisible by|is not divisible by", FailureKind.BAD_COMBINATION),
-    Pattern(r"^NotImplementedError|is not supported (?:on|with|for|by|in)", FailureKind.BAD_COMBINATION),
+    Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
+    Pattern(r"^NotImplementedError|^\w*Error: .*is not supported", FailureKind.BAD_COMBINATION),
 )
 
 VLLM = Engine(
@@ -48,7 +48,7 @@ VLLM = Engine(
     cpu_env={
         # Binding threads to cores would fight with the load generator for the same core.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(engine_threads()),
+        "OMP_NUM_THREADS": str(engine_threads(usable_cores())),
     },
     measuring_env={
         "VLLM_NO_USAGE_STATS": "1",

@@ -1,4 +1,4 @@
-"""The lines are what vLLM 0.32 on a CPU said when it was provoked, and what users of GPUs reported."""
+"""The lines are what vLLM 0.32 and SGLang 0.5.23 on a CPU said when provoked, and what users of GPUs reported."""
 
 import pytest
 
@@ -89,6 +89,23 @@ Possible solutions:
 """
 
 
+SGLANG_WEIGHTS = """\
+/env/sglang/fla/utils.py:223: UserWarning: Triton is not supported on current platform, roll back to CPU.
+[2026-11-21 01:49:10] Scheduler hit an exception: Traceback (most recent call last):
+    raise ValueError(
+ValueError: Loaded weights leave no GPU memory for the KV cache under --mem-fraction-static=-0.049.
+
+[2026-11-21 01:49:13] Received sigquit from a child process. It usually means the child failed.
+[2026-11-21 01:49:13] kill_process_tree called: parent_pid=29628, include_parent=True, pid=29628
+"""
+SGLANG_CONTEXT = """\
+ValueError: Warning: User-specified context_length (999999) is greater than the derived context_length (8192).
+"""
+SGLANG_PORT = """\
+ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 18941): address already in use
+"""
+
+
 @pytest.mark.parametrize(
     ("engine", "log", "kind", "evidence"),
     [
@@ -117,6 +134,9 @@ Possible solutions:
         ("vllm", NO_SUCH_FOLDER, FailureKind.MODEL_MISSING, "huggingface_hub.errors.HFValidationError: Repo id"),
         ("vllm", NO_SUCH_REPOSITORY, FailureKind.MODEL_MISSING, "huggingface_hub.errors.LocalEntryNotFoundError:"),
         ("sglang", SGLANG_POOL, FailureKind.OUT_OF_MEMORY, "RuntimeError: Not enough memory. Please try"),
+        ("sglang", SGLANG_WEIGHTS, FailureKind.OUT_OF_MEMORY, "ValueError: Loaded weights leave no GPU memory"),
+        ("sglang", SGLANG_CONTEXT, FailureKind.BAD_COMBINATION, "ValueError: Warning: User-specified context_length"),
+        ("sglang", SGLANG_PORT, FailureKind.PORT_IN_USE, "ERROR:    [Errno 98] error while attempting to bind"),
         (
             "sglang",
             SGLANG_GRAPHS,
@@ -139,7 +159,8 @@ def test_the_log_of_a_failed_start_says_what_to_blame(engine, log, kind, evidenc
         pytest.param(1, "KeyError: 'x'\nbye\n", "KeyError: 'x'", id="the last exception"),
         pytest.param(1, "KeyError: 'x'\nRuntimeError: See root cause above.\n", "KeyError: 'x'", id="not its echo"),
         pytest.param(-11, "", "killed by SIGSEGV", id="a signal"),
-        pytest.param(-9, "KeyError: 'long ago'", "killed by SIGKILL: the kernel's", id="SIGKILL needs no exception"),
+        pytest.param(-9, "serving\n", "killed by SIGKILL: the kernel's", id="SIGKILL"),
+        pytest.param(-9, "KeyError: 'x'\nReceived sigquit\n", "KeyError: 'x'", id="SGLang kills itself by SIGKILL"),
         pytest.param(1, "\x1b[31mKeyError: 'red'\x1b[0m", "KeyError: 'red'", id="colours are taken off"),
     ],
 )
@@ -149,8 +170,15 @@ def test_what_no_pattern_knows_is_told_by_its_last_words(exit_code, log, evidenc
     assert fault.evidence.startswith(evidence)
 
 
-def test_a_mere_warning_is_not_blamed():
-    log = "(APIServer pid=1) WARNING 11-21 01:09:54 [x.py:1] fp8 is not supported on this device\nKeyError: 'x'\n"
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "(APIServer pid=1) WARNING 11-21 01:09:54 [x.py:1] NotImplementedError: fp8 is not supported on this device",
+        "/env/sglang/fla/utils.py:223: UserWarning: Triton is not supported on current platform, roll back to CPU.",
+    ],
+)
+def test_a_mere_warning_is_not_blamed(remark):
+    log = f"{remark}\nKeyError: 'x'\n"
     fault = classify(1, log, ENGINES["vllm"].patterns, FailureKind.EXITED_AT_START)
     assert fault == Fault(FailureKind.EXITED_AT_START, "KeyError: 'x'")
 

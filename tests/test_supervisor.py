@@ -185,6 +185,12 @@ def test_the_environment_of_the_launch_is_added_to_ours(tmp_path, monkeypatch):
         pass
 
 
+def test_a_server_is_kept_to_its_cores(tmp_path):
+    first = min(os.sched_getaffinity(0))
+    with running(a_launch(tmp_path, "healthy", cores=(first,))) as server:
+        assert os.sched_getaffinity(server.pid) == {first}
+
+
 def test_no_descriptor_is_left_open(tmp_path):
     def open_descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
