@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from builders import a_gpu
 
+from tests.builders import a_gpu
 from tuner.config.engine import EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.strict import parse

@@ -1,8 +1,8 @@
 """SLOs: limits and how many requests must meet them."""
 
 import pytest
-from builders import an_slo
 
+from tests.builders import an_slo
 from tuner.config.slo import Limits, Slo
 from tuner.config.strict import parse
 from tuner.errors import ConfigError

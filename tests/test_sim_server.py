@@ -170,7 +170,8 @@ def test_a_repeated_prompt_hits_the_prefix_cache_until_that_is_reset(server):
 def test_a_client_that_leaves_frees_its_place(tmp_path):
     with serving(tmp_path) as server:
         with server.client.stream("POST", "/v1/completions", json=a_body(max_tokens=3900)) as response:
-            next(events_of(response))
+            events = events_of(response)
+            next(events)
             assert server.metrics()["vllm:num_requests_running"] == 1
             assert server.client.post("/reset_prefix_cache").json() == {"success": False}
         while server.metrics()["vllm:num_requests_running"]:
