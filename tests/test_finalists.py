@@ -46,7 +46,9 @@ def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> Non
     found = value_of(finalist, measured(finalist, edge), 0.99)
     assert found.holds
     assert found.mean == pytest.approx(0.99 * edge / 2, rel=0.01)
-    assert found.level <= edge
+    low, high = found.between
+    assert low <= found.level <= high
+    assert found.level == pytest.approx(edge, rel=0.01)
 
 
 def test_an_edge_too_far_away_ends_after_a_bounded_number_of_levels() -> None:

@@ -74,9 +74,10 @@ def test_a_server_that_holds_the_slo_nowhere_is_given_up_at_the_least_load_worth
     assert min(level_of(probe.load) for probe in found.probes) == 0.1
 
 
-def test_a_server_that_cannot_beat_the_incumbent_costs_one_probe() -> None:
+def test_a_server_that_cannot_beat_the_incumbent_costs_two_probes_and_is_known_roughly() -> None:
     found = find_goodput(question(start=30.0, beat_rps=30.0), server(cliff(20.0)))
-    assert (found.ended, len(found.probes)) == ("hopeless", 1)
+    assert (found.ended, len(found.probes)) == ("hopeless", 2)
+    assert found.goodput_rps == pytest.approx(15.0, rel=0.02)
 
 
 def test_a_server_that_may_beat_the_incumbent_is_measured_to_the_end() -> None:

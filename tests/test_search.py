@@ -9,7 +9,7 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.configuration import Configuration
 from tuner.errors import ConfigError
-from tuner.outcome import Failure
+from tuner.outcome import Failure, Outcome
 from tuner.search import SAMPLERS, parameters, sampler, suggest, tell
 from tuner.space import Circumstances, Space, space
 
@@ -92,10 +92,10 @@ def test_the_sampler_learns_where_goodput_is() -> None:
         ),
     ],
 )
-def test_every_outcome_is_told_in_its_own_way(outcome: object, state: TrialState, value: float | None) -> None:
+def test_every_outcome_is_told_in_its_own_way(outcome: Outcome, state: TrialState, value: float | None) -> None:
     study = a_study()
     trial, _ = asked(study, spaces())
-    tell(study, trial, outcome, 0.99)  # type: ignore[arg-type]
+    tell(study, trial, outcome, 0.99)
     told = study.trials[0]
     assert told.state == state
     assert told.value == (pytest.approx(value) if value is not None else None)
@@ -105,14 +105,24 @@ def test_every_outcome_is_told_in_its_own_way(outcome: object, state: TrialState
     ("outcome", "starts", "slo"), [(an_outcome(1), 0.0, 0.0), (a_miss(1), 0.0, 0.37), (a_crash(1), 1.0, 0.0)]
 )
 def test_infeasible_is_a_violated_constraint_not_a_goodput_of_zero(
-    outcome: object, starts: float, slo: float
+    outcome: Outcome, starts: float, slo: float
 ) -> None:
     study = a_study()
     trial, _ = asked(study, spaces())
-    tell(study, trial, outcome, 0.99)  # type: ignore[arg-type]
+    tell(study, trial, outcome, 0.99)
     assert study.trials[0].constraints == pytest.approx({"starts": starts, "slo": slo})
 
 
 def test_an_unknown_sampler_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="--sampler magic: no such sampler; there is: tpe, random"):
         sampler("magic", spaces(), 0)
+
+
+@pytest.mark.parametrize("outcome", [an_outcome(1), a_crash(1), an_outcome(1, state="pruned")])
+def test_a_telling_that_was_cut_off_by_a_kill_can_be_done_again(outcome: Outcome) -> None:
+    study = a_study()
+    trial, _ = asked(study, spaces())
+    trial.set_constraint("starts", 0.0)
+    trial.report(1.0, step=1)
+    tell(study, trial, outcome, 0.99)
+    assert study.trials[0].state.is_finished()

@@ -1,10 +1,9 @@
 """Conclude: from outcomes and fresh runs to the summary. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
-
-import numpy as np
 
 from tuner.config.plan import Plan
 from tuner.confirm import best_of, values_of
@@ -126,31 +125,47 @@ def _finalist_point(
     value = values.get(outcome.trial)
     if value is None:
         return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)
-    own = [run.score for run in runs if run.trial == outcome.trial and run.rate == value.level]
+    return _confirmed(outcome, value, [run for run in runs if run.trial == outcome.trial])
+
+
+def _confirmed(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> Point:
+    """A finalist at its edge: means over seeds, interpolated between the levels on either side of it."""
+    low, high = value.between
+    share = math.log(value.level / low) / math.log(high / low) if high > low else 0.0
+    weighted = [(run.score, 1 - share) for run in runs if run.rate == low]
+    if high > low:
+        weighted += [(run.score, share) for run in runs if run.rate == high]
+    point = point_of(outcome, weighted[0][0])
+    level_key = next(iter(point.load))
     return replace(
-        point_of(outcome, own[0]),
+        point,
+        load={level_key: float(f"{value.level:.3g}")},
         goodput_rps_per_gpu=value.mean,
         ci95=interval(value.per_seed.values()),
         attainment=value.attainment,
-        throughput_tok_s_per_gpu=_mean([one.throughput_tok_s for one in own]) / outcome.configuration.gpus,
-        tok_s_per_user=_mean([one.tok_s_per_user for one in own]),
-        ttft_s=_mean_percentiles([one.ttft_s for one in own]),
-        itl_s=_mean_percentiles([one.itl_s for one in own]),
-        tpot_s=_mean_percentiles([one.tpot_s for one in own]),
-        e2e_s=_mean_percentiles([one.e2e_s for one in own]),
+        throughput_tok_s_per_gpu=_mean([(one.throughput_tok_s, w) for one, w in weighted]) / point.gpus,
+        tok_s_per_user=_mean([(one.tok_s_per_user, w) for one, w in weighted]),
+        ttft_s=_mean_percentiles([(one.ttft_s, w) for one, w in weighted]),
+        itl_s=_mean_percentiles([(one.itl_s, w) for one, w in weighted]),
+        tpot_s=_mean_percentiles([(one.tpot_s, w) for one, w in weighted]),
+        e2e_s=_mean_percentiles([(one.e2e_s, w) for one, w in weighted]),
     )
 
 
-def _mean(numbers: Sequence[float]) -> float:
-    return float(np.mean(numbers))
+def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+    return sum(number * weight for number, weight in weighted) / sum(weight for _, weight in weighted)
 
 
-def _mean_percentiles(seen: Sequence[Percentiles | None]) -> Percentiles | None:
-    """Each percentile in the mean over windows."""
-    some = [one for one in seen if one]
+def _mean_percentiles(seen: Sequence[tuple[Percentiles | None, float]]) -> Percentiles | None:
+    """Each percentile in the weighted mean over windows."""
+    some = [(one, weight) for one, weight in seen if one and weight > 0]
     if not some:
         return None
-    return Percentiles(_mean([p.p50 for p in some]), _mean([p.p90 for p in some]), _mean([p.p99 for p in some]))
+    return Percentiles(
+        _mean([(p.p50, w) for p, w in some]),
+        _mean([(p.p90, w) for p, w in some]),
+        _mean([(p.p99, w) for p, w in some]),
+    )
 
 
 def _counts(outcomes: Sequence[Outcome]) -> TrialCounts:

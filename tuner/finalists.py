@@ -7,7 +7,7 @@ or worse that seed did at the levels that bracket the edge.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,9 +47,10 @@ class FinalistRun:
 
 @dataclass(frozen=True)
 class Value:
-    """A finalist's value. `per_seed` in good requests/s per GPU, by replicate; `level` is what to deploy at.
+    """A finalist's value. `per_seed` in good requests/s per GPU, by replicate; `level` is where it has that value.
 
-    `holds` says whether some level held the SLO in the mean over seeds; `attainment` is the mean at `level`.
+    `holds` says whether some level held the SLO in the mean over seeds; `attainment` is the mean at `level`, which
+    lies between the measured levels of `between` (the same one twice where goodput peaks at a measured level).
     """
 
     trial: int
@@ -57,6 +58,7 @@ class Value:
     level: float
     attainment: float
     per_seed: Mapping[int, float]
+    between: tuple[float, float] = (0.0, 0.0)
 
     @property
     def mean(self) -> float:
@@ -98,16 +100,18 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
     passing = [level for level in sorted(means) if means[level] >= attainment]
     if not passing:
         closest = max(means, key=lambda level: means[level])
-        return Value(finalist.trial, False, closest, means[closest], {run.replicate: 0.0 for run in own})
+        nothing = {run.replicate: 0.0 for run in own}
+        return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest))
     goodput = _mean_goodput(own)
     best = max(passing, key=lambda level: goodput[level])
     failing = [level for level in sorted(means) if level > best and means[level] < attainment]
     if best == passing[-1] and failing:
-        per_seed = _edge_per_seed(own, best, failing[0], attainment)
+        edge = _edge(own, (best, failing[0]), attainment)
+        value = Value(finalist.trial, True, edge.level, attainment, edge.per_seed, (best, failing[0]))
     else:
-        per_seed = {run.replicate: run.score.goodput_rps for run in own if run.rate == best}
-    scaled = {replicate: value / finalist.gpus for replicate, value in per_seed.items()}
-    return Value(finalist.trial, True, best, means[best], scaled)
+        at_peak = {run.replicate: run.score.goodput_rps for run in own if run.rate == best}
+        value = Value(finalist.trial, True, best, means[best], at_peak, (best, best))
+    return replace(value, per_seed={seed: goodput / finalist.gpus for seed, goodput in value.per_seed.items()})
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
@@ -127,20 +131,29 @@ def paired_ratio(best: Value, default: Value) -> tuple[float, tuple[float, float
     return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high))), np.exp(logs)
 
 
-def _edge_per_seed(own: Sequence[FinalistRun], passing: float, failing: float, wanted: float) -> dict[int, float]:
-    """Goodput at the edge between two levels, by seed: attainment is linear in log level, with one common slope."""
+@dataclass(frozen=True)
+class _Edge:
+    """Where the mean attainment crosses the one wanted, and the goodput of each seed there (of the server)."""
+
+    level: float
+    per_seed: Mapping[int, float]
+
+
+def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: float) -> _Edge:
+    """The edge between two levels: attainment is taken as linear in log level, with one slope for all seeds."""
+    passing, failing = between
     means = _mean_attainment(own)
     slope = (means[passing] - means[failing]) / np.log(failing / passing)
-    edge = passing * np.exp((means[passing] - wanted) / slope)
-    offered = edge / passing * np.mean([_offered_rps(run) for run in own if run.rate == passing])
-    replicates = sorted({run.replicate for run in own})
-    return {
-        replicate: float(wanted * offered * np.exp(_advantage(own, replicate, means, (passing, failing)) / slope))
-        for replicate in replicates
+    level = passing * np.exp((means[passing] - wanted) / slope)
+    offered_rps = level / passing * np.mean([_offered_rps(run) for run in own if run.rate == passing])
+    per_seed = {
+        replicate: float(wanted * offered_rps * np.exp(_shift(own, replicate, means, between) / slope))
+        for replicate in sorted({run.replicate for run in own})
     }
+    return _Edge(float(level), per_seed)
 
 
-def _advantage(
+def _shift(
     own: Sequence[FinalistRun], replicate: int, means: Mapping[float, float], levels: tuple[float, float]
 ) -> float:
     """How much better than the mean one seed did at the bracketing levels, in attainment."""

@@ -21,6 +21,7 @@ MAX_PROBES = 14
 CLOSE_ENOUGH = 0.03
 BRACKET_RATIO = 1.09
 LEAST_ATTAINMENT = 0.5
+HOPELESS_LOOK = 0.5
 GRID = 400
 # 95 % of a t distribution with 9 degrees of freedom, one-sided: ten batch means.
 T9_ONE_SIDED = 1.833
@@ -87,6 +88,8 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
     while len(scores) < MAX_PROBES:
         scores.append(probe(_load(level, question), counted))
         if _is_hopeless(scores, question):
+            # One more look, so that the sampler learns how far off it was and the frontier gets its point.
+            scores.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
             return _answer("hopeless", scores, question)
         proposal = next_level(scores, question)
         if proposal is None:

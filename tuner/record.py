@@ -9,7 +9,9 @@ Files are moved into place when complete, so that a crash leaves a whole file or
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,8 @@ def plan_as_data(plan: Plan) -> dict[str, Any]:
     """The plan as plain data."""
     return {
         "study": plan.study,
+        "command": shlex.join(plan.typed),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "goodtune": tuner.__version__,
         "python": platform.python_version(),
         "seed": plan.seed,
@@ -159,7 +163,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "trial": outcome.trial,
         "engine": outcome.configuration.engine,
         "state": outcome.state,
-        "goodput_rps_per_gpu": outcome.value_rps_per_gpu if outcome.state == "measured" else None,
+        "goodput_rps_per_gpu": outcome.value_rps_per_gpu if outcome.best else None,
         "attainment": best.attainment if best else None,
         "throughput_tok_s": best.throughput_tok_s if best else None,
         "ttft_p99_s": best.ttft_s.p99 if best and best.ttft_s else None,

@@ -141,20 +141,31 @@ def tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, attainment_
         case "failed":
             study.tell(trial, state=TrialState.FAIL)
         case "infeasible":
-            trial.set_constraint("starts", 1.0)
-            trial.set_constraint("slo", 0.0)
+            _constrain(study, trial, {"starts": 1.0, "slo": 0.0})
             study.tell(trial, 0.0)
         case "pruned":
-            trial.set_constraint("starts", 0.0)
-            trial.set_constraint("slo", 0.0)
-            interim = outcome.best.goodput_rps / outcome.configuration.gpus if outcome.best else 0.0
-            trial.report(interim, step=1)
+            _constrain(study, trial, {"starts": 0.0, "slo": 0.0})
+            _report(study, trial, outcome.value_rps_per_gpu)
             study.tell(trial, state=TrialState.PRUNED)
         case "measured":
-            trial.set_constraint("starts", 0.0)
             reached = outcome.best.attainment if outcome.best else 0.0
-            trial.set_constraint("slo", 0.0 if outcome.holds_slo else max(attainment_wanted - reached, 1e-6))
+            missing = 0.0 if outcome.holds_slo else max(attainment_wanted - reached, 1e-6)
+            _constrain(study, trial, {"starts": 0.0, "slo": missing})
             study.tell(trial, outcome.value_rps_per_gpu)
+
+
+def _constrain(study: optuna.Study, trial: optuna.Trial, constraints: Mapping[str, float]) -> None:
+    """Set what is not set yet: a tuner may have been killed between two of these writes and the telling."""
+    known = study.get_trials(deepcopy=False)[trial.number].constraints
+    for key, value in constraints.items():
+        if key not in known:
+            trial.set_constraint(key, value)
+
+
+def _report(study: optuna.Study, trial: optuna.Trial, interim: float) -> None:
+    """Report the interim value, once."""
+    if not study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+        trial.report(interim, step=1)
 
 
 def _searched(space: Space) -> dict[str, tuple[KnobValue, ...]]:

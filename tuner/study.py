@@ -74,7 +74,8 @@ def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     record.prepare(plan.out, resume=options.resume)
     if options.resume:
         record.check_same_plan(plan)
-    record.write_plan(plan)
+    else:
+        record.write_plan(plan)
     progress = Progress({one.trial: one for one in record.read_outcomes(plan.out)}, record.read_runs(plan.out))
     listener(StudyStarted(plan, len(progress.outcomes)))
     interrupted = False
@@ -104,9 +105,9 @@ def _search(plan: Plan, evaluate: Evaluator, progress: Progress, listener: Liste
             progress.outcomes[outcome.trial] = outcome
             listener(TrialEnded(outcome, progress.best, progress.default, len(progress.outcomes)))
             spoilt = spoilt + 1 if outcome.state == "failed" else 0
-            _pause_if_spoilt(plan, outcome, spoilt)
             if outcome.state == "failed":
                 _queue_again(study, outcome.trial)
+            _pause_if_spoilt(plan, outcome, spoilt)
 
 
 def _next_batch(
@@ -116,12 +117,13 @@ def _next_batch(
     left_behind = list(_left_behind(plan, study, progress))
     if left_behind:
         return left_behind
-    asked = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)))
-    room = (plan.trials or 10**9) - asked
+    # A trial that the box spoilt is not counted: it said nothing.
+    done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+    room = (plan.trials or 10**9) - done
     if plan.budget_s is not None and progress.spent_s() >= SEARCH_SHARE * plan.budget_s:
         room = 0
     defaults = len(spaces)
-    size = defaults if asked < defaults else BATCH if plan.box.simulation == "virtual" else 1
+    size = defaults if done < defaults else BATCH if plan.box.simulation == "virtual" else 1
     incumbent = progress.best.value_rps_per_gpu if progress.best else 0.0
     return [_ask(plan, study, spaces, incumbent) for _ in range(min(size, room))]
 

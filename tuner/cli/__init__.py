@@ -1,16 +1,23 @@
 """The command line: parses, resolves names into a plan, runs it, prints. It decides nothing else."""
 
+import signal
 import sys
+from types import FrameType
 
 from tuner.errors import UserError
 
 
 def main() -> None:
-    """Run `tune`. A user's mistake prints one message and exits 2."""
+    """Run `tune`. A user's mistake prints one message and exits 2; TERM ends a study as Ctrl-C does."""
     from tuner.cli.app import tune
 
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         tune(prog_name="tune")
     except UserError as mistake:
         print(f"tune: {mistake}", file=sys.stderr)
         sys.exit(2)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -137,7 +137,8 @@ def tune(context: click.Context, /, **options: object) -> None:
     from tuner.cli.planning import Options
     from tuner.cli.running import run
 
-    sys.exit(EXIT_CODES[run(Options(**options))])  # type: ignore[arg-type]
+    typed = ("tune", *sys.argv[1:])
+    sys.exit(EXIT_CODES[run(Options(**options, typed=typed))])  # type: ignore[arg-type]
 
 
 @tune.command("list", epilog="\b\nExample:\n  tune list knobs")

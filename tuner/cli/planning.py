@@ -55,6 +55,7 @@ class Options:
     resume: bool = False
     as_json: bool = False
     plain: bool = False
+    typed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ def plan_from(options: Options) -> Planned:
         extra_flags=_extra_flags(options.flags),
         executables=executables,
         port=options.port,
+        typed=options.typed,
     )
     spaces_of(plan)
+    if plan.extra_flags and box.simulation == "virtual":
+        notes += (f"{' '.join(plan.extra_flags)}: stands in the commands, but has no effect in virtual time",)
     return Planned(plan, notes)
 
 

@@ -34,7 +34,7 @@ class Plan:
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
-    PATH, `port` where servers listen if not on any free one.
+    PATH, `port` where servers listen if not on any free one. `typed` is the command line, if there was one.
     """
 
     model: Model
@@ -52,6 +52,7 @@ class Plan:
     extra_flags: tuple[str, ...] = ()
     executables: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
+    typed: tuple[str, ...] = ()
 
     @property
     def study(self) -> str:

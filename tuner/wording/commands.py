@@ -23,6 +23,8 @@ def command_lines(command: Sequence[str], width: int) -> list[str]:
 
 def study_command(plan: Plan) -> tuple[str, ...]:
     """The command that would start this study again."""
+    if plan.typed:
+        return tuple(word for word in plan.typed if word != "--resume")
     command = ["tune", "--model", plan.model.name, "--slo", plan.slo.name, *_slo_options(plan.slo)]
     command += ["--engine", ",".join(engine.name for engine in plan.engines)]
     if plan.workload.name != plan.slo.workload:

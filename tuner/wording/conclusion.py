@@ -107,7 +107,7 @@ def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
     unit = "users" if any(point and "users" in point.load for point in both) else "req/s"
     rows = [
         _row(summary, f"goodput, req/s per {per}", goodput),
-        _row(summary, f"measured at, {unit} per {per}", lambda point: number(offered_per_gpu(point))),
+        _row(summary, f"at a load of, {unit} per {per}", lambda point: number(offered_per_gpu(point))),
     ]
     if any(point and point.gpus > 1 for point in both):
         rows.append(_row(summary, f"{per}s per server", lambda point: str(point.gpus)))

@@ -1,0 +1,239 @@
+"""A study from end to end, in virtual time: what it records, that it is reproducible, and that nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from optuna.trial import TrialState
+
+from tuner import record
+from tuner.cli.planning import Options, plan_from
+from tuner.config.plan import Plan
+from tuner.errors import BoxUnusable, ConfigError
+from tuner.events import ConfirmProgress, Event, StudyEnded, StudyStarted, TrialEnded
+from tuner.record import summary_as_data
+from tuner.study import StudyOptions, run_study
+from tuner.summary import Summary
+
+QUICK_SLO = """
+title: quick
+source: a test
+workload: 256x32
+attainment: 0.9
+limits: {ttft_s: 0.3, tpot_s: 0.012}
+warmup_s: 1
+window_s: 4
+timeout_s: 20
+"""
+WITHIN_S = 60.0
+
+
+def a_plan(folder: Path, **overrides: Any) -> Plan:
+    """A small study of qwen-7b on a simulated box of two H100s."""
+    slo = folder / "quick.yaml"
+    slo.write_text(QUICK_SLO)
+    typed = {
+        "model": "qwen-7b",
+        "slo": str(slo),
+        "workload": "256x32",
+        "simulate": "virtual",
+        "gpus": "2",
+        "trials": 10,
+    }
+    return plan_from(Options(**{**typed, "out": folder / "study", **overrides})).plan  # type: ignore[arg-type]
+
+
+def a_run(
+    plan: Plan, workers: int = 1, *, resume: bool = False, listener: Callable[[Event], None] | None = None
+) -> Summary:
+    return run_study(plan, StudyOptions(workers, resume, seeds=2), listener or (lambda event: None))
+
+
+def conclusions(summary: Summary) -> dict[str, Any]:
+    """All of a summary but what differs from run to run by right."""
+    return {key: value for key, value in summary_as_data(summary).items() if key not in {"cost", "dir", "study"}}
+
+
+def a_stopper(after: int) -> Callable[[Event], None]:
+    """Ctrl-C when so many trials are done."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.done == after:
+            raise KeyboardInterrupt
+
+    return listen
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Summary, list[Event]]:
+    plan = a_plan(tmp_path_factory.mktemp("finished"))
+    events: list[Event] = []
+    return plan, a_run(plan, listener=events.append), events
+
+
+def test_a_study_tries_the_engines_default_first_and_records_every_trial(finished: Any) -> None:
+    plan, summary, _ = finished
+    outcomes = record.read_outcomes(plan.out)
+    assert [outcome.trial for outcome in outcomes] == list(range(10))
+    assert [outcome.trial for outcome in outcomes if outcome.configuration.is_default] == [0]
+    assert summary.trials.total == 10
+
+
+def test_a_study_ends_with_a_verdict_a_command_and_a_frontier(finished: Any) -> None:
+    _, summary, _ = finished
+    assert summary.verdict in {"deploy", "keep-default", "inconclusive"}
+    assert summary.best is not None
+    assert summary.best.command[:3] == ("vllm", "serve", "Qwen/Qwen2.5-7B-Instruct")
+    assert summary.gain is not None and summary.gain.ci95[0] <= summary.gain.ratio <= summary.gain.ci95[1]
+    users = [point.tok_s_per_user for point in summary.frontier]
+    gpus = [point.throughput_tok_s_per_gpu for point in summary.frontier]
+    assert users == sorted(users) and gpus == sorted(gpus, reverse=True) and len(users) > 2
+
+
+def test_winner_and_default_are_measured_again_on_fresh_seeds(finished: Any) -> None:
+    plan, summary, _ = finished
+    runs = record.read_runs(plan.out)
+    assert {run.replicate for run in runs} == {0, 1}
+    assert len({run.trial for run in runs}) == 2
+    assert summary.default is not None and summary.default.ci95 is not None
+
+
+def test_the_folder_holds_what_is_promised(finished: Any) -> None:
+    plan, summary, _ = finished
+    assert {path.name for path in plan.out.iterdir()} >= {"study.db", "plan.yaml", "summary.json", "trials.csv"}
+    assert json.loads((plan.out / "summary.json").read_text())["schema"] == 1
+    assert record.read_summary(plan.out) == summary
+    assert len(pd.read_csv(plan.out / "trials.csv")) == 10
+    requests = pq.read_table(plan.out / "trials" / "0000" / "requests.parquet")
+    assert {"due_s", "first_s", "last_s", "status", "itl_p99_s", "rate_rps"} <= set(requests.column_names)
+
+
+def test_optunas_storage_tells_the_same_story(finished: Any) -> None:
+    plan, _, _ = finished
+    study = optuna.load_study(study_name=plan.study, storage=f"sqlite:///{plan.out / 'study.db'}")
+    assert len(study.trials) == 10
+    assert all(trial.state in {TrialState.COMPLETE, TrialState.PRUNED} for trial in study.trials)
+    outcomes = record.read_outcomes(plan.out)
+    told = {trial.number: trial.value for trial in study.trials if trial.state == TrialState.COMPLETE}
+    assert told == {one.trial: pytest.approx(one.value_rps_per_gpu) for one in outcomes if one.state == "measured"}
+
+
+def test_events_tell_the_study_from_beginning_to_end(finished: Any) -> None:
+    _, summary, events = finished
+    assert isinstance(events[0], StudyStarted) and events[-1] == StudyEnded(summary)
+    assert sum(isinstance(event, TrialEnded) for event in events) == 10
+    assert any(isinstance(event, ConfirmProgress) for event in events)
+
+
+def test_the_same_seed_gives_the_same_summary_with_one_worker_and_with_three(finished: Any, tmp_path: Path) -> None:
+    _, summary, _ = finished
+    assert conclusions(a_run(a_plan(tmp_path), workers=3)) == conclusions(summary)
+
+
+def test_an_interrupted_study_concludes_from_what_it_has_and_resumes_to_the_same_end(
+    finished: Any, tmp_path: Path
+) -> None:
+    _, uninterrupted, _ = finished
+    plan = a_plan(tmp_path)
+    interrupted = a_run(plan, listener=a_stopper(5))
+    assert (interrupted.verdict, interrupted.trials.total) == ("interrupted", 5)
+    before = record.read_outcomes(plan.out)
+    assert conclusions(a_run(plan, resume=True)) == conclusions(uninterrupted)
+    assert record.read_outcomes(plan.out)[:5] == before
+
+
+def test_a_folder_with_a_study_is_not_overwritten(finished: Any) -> None:
+    plan, _, _ = finished
+    with pytest.raises(ConfigError, match="there is a study here already; add --resume"):
+        a_run(plan)
+
+
+def test_a_study_is_not_resumed_as_another_one(finished: Any) -> None:
+    plan, _, _ = finished
+    with pytest.raises(ConfigError, match="started with another seed"):
+        a_run(a_plan(plan.out.parent, seed=7), resume=True)
+
+
+def test_there_must_be_a_study_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no study here to resume"):
+        a_run(a_plan(tmp_path), resume=True)
+
+
+def test_an_unwritable_folder_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "study").write_text("a file is in the way")
+    with pytest.raises(BoxUnusable, match="cannot be written"):
+        a_run(a_plan(tmp_path))
+
+
+def test_a_configuration_that_does_not_fit_is_infeasible_and_the_study_goes_on(tmp_path: Path) -> None:
+    knobs = ("gpu_memory_utilization=0.2,0.9", "tp=1", "max_batch_size=64,128")
+    summary = a_run(a_plan(tmp_path, knobs=knobs, trials=8))
+    outcomes = record.read_outcomes(tmp_path / "study")
+    crashed = [outcome for outcome in outcomes if outcome.state == "infeasible"]
+    assert crashed and all(outcome.failure and outcome.failure.kind == "out-of-memory" for outcome in crashed)
+    assert summary.trials.infeasible == len(crashed) and summary.best is not None
+
+
+def test_both_engines_stand_in_one_study(tmp_path: Path) -> None:
+    a_run(a_plan(tmp_path, engines="vllm,sglang", trials=12))
+    outcomes = record.read_outcomes(tmp_path / "study")
+    assert [one.configuration.engine for one in outcomes[:2]] == ["vllm", "sglang"]
+    assert all(one.configuration.is_default for one in outcomes[:2])
+    assert {one.command[0] for one in outcomes[2:]} == {"vllm", "sglang"}
+
+
+def test_an_slo_that_nothing_meets_is_a_finding(tmp_path: Path) -> None:
+    summary = a_run(a_plan(tmp_path, slo_scale=0.01, trials=4))
+    assert (summary.verdict, summary.best, summary.default, summary.gain) == ("nothing-meets-slo", None, None, None)
+
+
+@pytest.mark.parametrize("arrivals", ["at_once", "closed"])
+def test_offline_and_closed_loop_workloads_are_valued_too(arrivals: str, tmp_path: Path) -> None:
+    workload = tmp_path / "workload.yaml"
+    workload.write_text(
+        f"title: w\nsource: a test\nprompt: {{fixed: 128}}\noutput: {{fixed: 16}}\narrivals: {{kind: {arrivals}}}\n"
+    )
+    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=0.0))
+    assert summary.best is not None and "users" in summary.best.load
+
+
+def test_a_killed_tuner_leaves_no_worker_and_resumes_with_every_finished_trial(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path, trials=24)
+    command = [sys.executable, "-m", "tuner", "--model", "qwen-7b", "--slo", str(tmp_path / "quick.yaml"), "--plain",
+               "--workload", "256x32", "--gpus", "2", "--simulate", "virtual", "--trials", "24", "--workers", "2",
+               "--out", str(plan.out)]  # fmt: skip
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    until(lambda: len(list(plan.out.glob("trials/*/outcome.json"))) >= 3)
+    killed.kill()
+    killed.wait(WITHIN_S)
+    until(lambda: not group_lives(killed.pid))
+    before = record.read_outcomes(plan.out)
+    a_run(plan, resume=True)
+    after = record.read_outcomes(plan.out)
+    assert after[: len(before)] == before
+    assert [outcome.trial for outcome in after] == list(range(24))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline_s, "waited too long"
+        time.sleep(0.02)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, signal.SIGCONT)
+    except ProcessLookupError:
+        return False
+    return True
