@@ -34,8 +34,8 @@ def open_target(
         case "virtual":
             from launchers.sim.virtual import open_virtual
 
-            workload = plan.workload
-            return open_virtual(configuration, plan.model, plan.box.gpu, workload.acceptance, workload.max_model_len)
+            chance, longest = _acceptance(plan, configuration), plan.workload.max_model_len
+            return open_virtual(configuration, plan.model, plan.box.gpu, chance, longest)
         case "served":
             return open_served(_simulated(plan, configuration, folder))
         case None:
@@ -57,11 +57,15 @@ def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Servin
     hidden = {
         "--sim-model": plan.model.name if plan.model.name in names(Model) else plan.model.path,
         "--sim-gpu": plan.box.gpu.name,
-        "--sim-acceptance": str(plan.workload.acceptance),
+        "--sim-acceptance": str(_acceptance(plan, configuration)),
     }
     words = (word for flag in hidden.items() for word in flag)
     command = (*SIMULATED_SERVER, *command_of(plan, configuration), *words)
     return _serving(engine, plan, command, folder, {})
+
+
+def _acceptance(plan: Plan, configuration: Configuration) -> float:
+    return plan.workload.acceptance.of(str(configuration.knobs.get("speculation", "off")))
 
 
 def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> Serving:

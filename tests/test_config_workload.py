@@ -33,7 +33,8 @@ ONE_SHAPE = "prompt: give either p50 and p90, or mean and sd, or fixed"
                      id="cv without gamma"),
         pytest.param({**PLAIN, "shared": {"documents": 3}}, "shared: documents, document_tokens and "
                      "documents_per_request go together", id="documents without sizes"),
-        pytest.param({**PLAIN, "acceptance": 1.1}, "acceptance: should be less than or equal to 1, found 1.1",
+        pytest.param({**PLAIN, "acceptance": {"ngram": 1.1}}, "acceptance.ngram: should be less than or equal to 1, found "
+                     "1.1",
                      id="impossible acceptance"),
     ],
 )  # fmt: skip

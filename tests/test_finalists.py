@@ -40,7 +40,7 @@ def test_every_level_is_measured_with_the_same_seeds() -> None:
     }
 
 
-@pytest.mark.parametrize("edge", [7.5, 9.0, 10.2, 11.4, 13.0])
+@pytest.mark.parametrize("edge", [6.0, 7.5, 9.0, 10.2, 11.4, 13.0])
 def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> None:
     finalist = Finalist(3, 10.0, 2)
     found = value_of(finalist, measured(finalist, edge), 0.99)
@@ -53,7 +53,7 @@ def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> Non
 
 def test_an_edge_too_far_away_ends_after_a_bounded_number_of_levels() -> None:
     finalist = Finalist(3, 10.0, 1)
-    runs = measured(finalist, 1.0)
+    runs = measured(finalist, 0.1)
     assert len({one.rate for one in runs}) == MAX_LEVELS
     assert not value_of(finalist, runs, 0.99).holds
 

@@ -18,6 +18,9 @@ from tuner.score import Score
 from tuner.target import OpenLoop
 
 STEP = 1.05
+# Levels further apart than this have another one measured between them.
+WIDE = 1.11
+BOLDEST = 1.4
 MAX_LEVELS = 8
 
 
@@ -78,19 +81,14 @@ class Cell:
 def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, attainment: float) -> list[Cell]:
     """The windows still needed for this finalist, [] when its edge is bracketed or no more levels are worth it."""
     own = [run for run in runs if run.trial == finalist.trial]
-    planned = {finalist.level, _step(finalist, finalist.level, 1)} | {run.rate for run in own}
+    planned = {finalist.level, _step(finalist, finalist.level, STEP)} | {run.rate for run in own}
     missing = _missing(finalist, planned, own, seeds)
     if missing:
         return missing
     if len(planned) >= MAX_LEVELS:
         return []
-    means = _mean_attainment(own)
-    lowest, highest = min(means), max(means)
-    if attainment > 0 and means[lowest] < attainment:
-        return _missing(finalist, {_step(finalist, lowest, -1)}, own, seeds)
-    if means[highest] >= attainment and not _has_peaked(own):
-        return _missing(finalist, {_step(finalist, highest, 1)}, own, seeds)
-    return []
+    level = _next_level(finalist, own, attainment)
+    return [] if level is None else _missing(finalist, {level}, own, seeds)
 
 
 def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float) -> Value:
@@ -129,6 +127,29 @@ def paired_ratio(best: Value, default: Value) -> tuple[float, tuple[float, float
     logs = np.array([np.log(best.per_seed[seed] / default.per_seed[seed]) for seed in common])
     low, high = interval(logs)
     return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high))), np.exp(logs)
+
+
+def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
+    """Down while even the lowest level misses, up while the highest holds and pays, then between where it is far."""
+    means = _mean_attainment(own)
+    lowest, highest = min(means), max(means)
+    if attainment > 0 and means[lowest] < attainment:
+        return _step(finalist, lowest, 1 / _boldness(means, attainment))
+    if means[highest] >= attainment:
+        return None if _has_peaked(own) else _step(finalist, highest, STEP)
+    passing = max(level for level in means if means[level] >= attainment)
+    failing = min(level for level in means if level > passing)
+    middle = _step(finalist, passing, (failing / passing) ** 0.5)
+    return middle if failing > passing * WIDE and passing < middle < failing else None
+
+
+def _boldness(means: Mapping[float, float], attainment: float) -> float:
+    """How far to step down: as far as the line through the two lowest levels says, within bounds."""
+    lowest, above = sorted(means)[:2]
+    slope = (means[lowest] - means[above]) / np.log(above / lowest)
+    if slope <= 0:
+        return BOLDEST
+    return float(np.clip(np.exp((attainment - means[lowest]) / slope), STEP, BOLDEST))
 
 
 @dataclass(frozen=True)
@@ -193,12 +214,12 @@ def _missing(finalist: Finalist, levels: Iterable[float], own: Sequence[Finalist
     ]
 
 
-def _step(finalist: Finalist, level: float, direction: int) -> float:
-    """The next level up or down: 5 %, but at least one user."""
+def _step(finalist: Finalist, level: float, factor: float) -> float:
+    """The level `factor` times as high, but at least one user away."""
     match finalist.steps:
         case "none":
             return level
         case "users":
-            return max(1.0, level + direction * max(1, round(level * (STEP - 1))))
+            return max(1.0, level + (1 if factor > 1 else -1) * max(1, round(level * abs(factor - 1))))
         case "rate":
-            return float(f"{level * STEP**direction:.3g}")
+            return float(f"{level * factor:.3g}")

@@ -36,10 +36,7 @@ def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value
         return _unopposed(challenger)
     if default_holds:
         assert default
-        why = (
-            "no other configuration held the SLO again on fresh seeds" if challenger else "no other one held the SLO"
-        )
-        return Verdict("keep-default", why, _sure(default), default.trial, None)
+        return Verdict("keep-default", _without_rival(outcomes, challenger), "medium", default.trial, None)
     if default or challenger:
         why = "what held the SLO during the search did not hold it again on fresh seeds"
         return Verdict("inconclusive", why, "low", None, None)
@@ -65,6 +62,15 @@ def _compared(default: Value, challenger: Value) -> Verdict:
 def _unopposed(challenger: Value) -> Verdict:
     why = "the engine's default holds the SLO at no load worth having; this configuration held it on fresh seeds"
     return Verdict("deploy", why, _sure(challenger), challenger.trial, None)
+
+
+def _without_rival(outcomes: Sequence[Outcome], challenger: Value | None) -> str:
+    if challenger:
+        return "no other configuration held the SLO again on fresh seeds"
+    stopped = sum(outcome.state == "pruned" for outcome in outcomes)
+    if stopped:
+        return f"{stopped} others clearly missed the SLO at the default's load and were stopped early"
+    return "no other configuration held the SLO"
 
 
 def _sure(value: Value) -> HowSure:

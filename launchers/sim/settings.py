@@ -1,6 +1,6 @@
 """What the simulated engine needs to know of a configuration: knobs in, SimSettings out. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -101,6 +101,14 @@ def settings_of(
     )
     _check_combination(settings, model.architecture)
     return _with_memory(settings, model.architecture, gpu)
+
+
+def with_effect(spec: EngineSpec, asked: Collection[str]) -> tuple[EngineSpec, tuple[str, ...]]:
+    """`spec` without the knobs that the simulation does not model, and their names; `asked` ones stay. Pure."""
+    idle = {name for name in spec.knobs if name not in MODELLED[spec.name] and name not in asked}
+    kept = {name: knob for name, knob in spec.knobs.items() if name not in idle}
+    searched = tuple(name for name in spec.knobs if name in idle and not spec.knobs[name].only_if_asked)
+    return spec.model_copy(update={"knobs": kept}), searched
 
 
 def _defaults(engine: str, gpu: Gpu) -> dict[str, KnobValue]:

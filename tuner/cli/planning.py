@@ -10,6 +10,8 @@ from pathlib import Path
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed, refuse_unknown
+from launchers.sim.settings import settings_of, with_effect
+from launchers.sim.steptime import step_time
 from tuner import gpus
 from tuner.cli.executables import named_executables
 from tuner.config.catalog import load, load_model, names
@@ -19,10 +21,11 @@ from tuner.config.slo import Slo
 from tuner.config.strict import suggestion
 from tuner.errors import ConfigError, UserError
 from tuner.search import SAMPLERS
-from tuner.space import spaces_of
+from tuner.space import Space, spaces_of
 from tuner.workload.named import load_workload
 
 DEFAULT_TRIALS = 64
+KNOB_EXAMPLE = "token_budget=256..8192"
 DEFAULT_BUDGET_S = 2 * 3600.0
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -86,7 +89,7 @@ def plan_from(options: Options) -> Planned:
         box=box,
         out=_folder(options, model.name, slo.name),
         seed=options.seed,
-        asked_knobs=_pairs("--knob", options.knobs, "token_budget=256..8192"),
+        asked_knobs=_pairs("--knob", options.knobs, KNOB_EXAMPLE),
         trials=trials,
         budget_s=budget_s,
         sampler=options.sampler,
@@ -96,10 +99,18 @@ def plan_from(options: Options) -> Planned:
         port=options.port,
         typed=options.typed,
     )
-    spaces_of(plan)
+    spaces = spaces_of(plan)
+    if box.simulation is not None:
+        notes += tuple(f"{name}: step times from {_step_source(plan, space)}" for name, space in spaces.items())
     if plan.extra_flags and box.simulation == "virtual":
         notes += (f"{' '.join(plan.extra_flags)}: stands in the commands, but has no effect in virtual time",)
     return Planned(plan, notes)
+
+
+def _step_source(plan: Plan, space: Space) -> str:
+    """Where the simulated step times of an engine come from."""
+    settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
+    return step_time(settings, plan.model, plan.box.gpu).source
 
 
 def duration_s(text: str) -> float:
@@ -152,7 +163,10 @@ def _specs(options: Options, box: Box, executables: dict[str, str]) -> tuple[tup
                 f"--engine {name}: no such engine{suggestion(name, known)}; there is: {', '.join(known)}"
             )
         spec = load(EngineSpec, name)
-        if box.simulation is None:
+        if box.simulation is not None:
+            spec, idle = with_effect(spec, _pairs("--knob", options.knobs, KNOB_EXAMPLE))
+            notes += [f"{spec.title}: not modelled, so not searched: {', '.join(idle)}"] if idle else []
+        else:
             engine = installed(ENGINES[name], find_executable(ENGINES[name], executables))
             refuse_unknown(_extra_flags(options.flags), engine)
             spec, dropped = fitted(spec, engine)

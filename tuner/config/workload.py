@@ -81,8 +81,23 @@ class Turns(Strict):
     think_s_sd: float = Field(default=0.0, ge=0)
 
 
+class Acceptance(Strict):
+    """The simulated chance (0–1) that a guessed token is accepted if the one before it was, by who guessed it.
+
+    Assumptions, not measurements: n-gram lookup finds little to copy in chat and more where answers repeat their
+    prompt; a trained draft model does well on both. They are printed with a verdict that rests on them.
+    """
+
+    ngram: float = Field(default=0.25, ge=0, le=1)
+    draft: float = Field(default=0.65, ge=0, le=1)
+
+    def of(self, speculation: str) -> float:
+        """The chance for a choice of the knob `speculation`, such as `ngram-3`."""
+        return self.ngram if speculation.startswith("ngram") else self.draft
+
+
 class Workload(Strict):
-    """A named workload. `acceptance` is the simulated chance that a speculated token is accepted (0–1).
+    """A named workload. `acceptance` counts in simulations only.
 
     `prompt` counts tokens beyond `shared.system_tokens`. No request has more than `max_model_len` tokens, prompt and
     answer together: prompts are clipped, sessions end sooner, recorded requests that do not fit are left out.
@@ -98,7 +113,7 @@ class Workload(Strict):
     shared: SharedPrefix = SharedPrefix()
     turns: Turns | None = None
     trace: str | None = None
-    acceptance: float = Field(default=0.6, ge=0, le=1)
+    acceptance: Acceptance = Acceptance()
     max_model_len: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")

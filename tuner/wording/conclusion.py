@@ -183,6 +183,10 @@ def cautions(summary: Summary, plan: Plan) -> tuple[str, ...]:
             for name in changed
             if knobs[name].changes_answers
         ]
+        guessing = str(point.configuration.get("speculation", "off"))
+        if summary.simulated and guessing != "off":
+            chance = share(plan.workload.acceptance.of(guessing))
+            said.append(f"Speculation rests on an assumed acceptance of {chance} per guess: measure it on real text.")
         replicas = len(plan.box.gpus) // point.gpus
         if replicas > 1:
             total = number(point.goodput_rps_per_gpu * point.gpus * replicas)
