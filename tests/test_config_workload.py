@@ -33,9 +33,8 @@ ONE_SHAPE = "prompt: give either p50 and p90, or mean and sd, or fixed"
                      id="cv without gamma"),
         pytest.param({**PLAIN, "shared": {"documents": 3}}, "shared: documents, document_tokens and "
                      "documents_per_request go together", id="documents without sizes"),
-        pytest.param({**PLAIN, "acceptance": {"ngram": 1.1}}, "acceptance.ngram: should be less than or equal to 1, found "
-                     "1.1",
-                     id="impossible acceptance"),
+        pytest.param({**PLAIN, "acceptance": {"ngram": 1.1}}, "acceptance.ngram: should be less than or equal to 1, "
+                     "found 1.1", id="impossible acceptance"),
     ],
 )  # fmt: skip
 def test_a_workload_that_cannot_be_is_refused(content: dict[str, Any], message: str) -> None:
