@@ -17,8 +17,11 @@ from tuner.config.catalog import names
 from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
+from tuner.load.replay import SEND_LAG_LIMIT_S
 from tuner.target import Target
 
+# Of the TTFT limit: a send so late cannot turn many good requests into bad ones.
+SEND_LAG_SHARE = 0.1
 LOG_NAME = "server.log"
 SIMULATED_SERVER = (sys.executable, "-m", "launchers.sim.server")
 
@@ -78,6 +81,7 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         log=folder / LOG_NAME,
         env=env,
         port=plan.port or 0,
+        send_lag_limit_s=max(SEND_LAG_LIMIT_S, SEND_LAG_SHARE * (plan.slo.limits.ttft_s or 0)),
     )
 
 

@@ -12,7 +12,7 @@ from launchers.engine import Engine
 from launchers.ports import HOST, reserved_port
 from launchers.supervisor import Launch, Server, running
 from tuner.errors import MeasurementVoid
-from tuner.load.replay import Endpoint, Supervision, replay
+from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
@@ -25,7 +25,8 @@ class Serving:
     """What to serve and how.
 
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
-    cache that cannot be reset within `reset_timeout_s` makes the measurement void.
+    cache that cannot be reset within `reset_timeout_s` makes the measurement void, and so does a client whose sends
+    are more than `send_lag_limit_s` late at p99.
     """
 
     engine: Engine
@@ -36,6 +37,7 @@ class Serving:
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     cores: tuple[int, ...] = ()
+    send_lag_limit_s: float = SEND_LAG_LIMIT_S
     reset_timeout_s: float = 30.0
 
 
@@ -49,7 +51,8 @@ class ServedTarget:
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says."""
-        return replay(self.endpoint, requests, load, window, Supervision(watch, self.server.check_alive))
+        limit_s = self.serving.send_lag_limit_s
+        return replay(self.endpoint, requests, load, window, Supervision(watch, self.server.check_alive, limit_s))
 
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.

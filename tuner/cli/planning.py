@@ -10,6 +10,7 @@ from pathlib import Path
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed, refuse_unknown
+from launchers.ports import reserved_port
 from launchers.sim.settings import settings_of, with_effect
 from launchers.sim.steptime import step_time
 from tuner import gpus
@@ -79,6 +80,9 @@ def plan_from(options: Options) -> Planned:
     box = _box(options, executables)
     if box.simulation is None:
         model.check_servable()
+    if options.port and box.simulation != "virtual":
+        with reserved_port(options.port):
+            pass
     specs, notes = _specs(options, box, executables)
     trials, budget_s = _bounds(options, box)
     plan = Plan(

@@ -19,7 +19,7 @@ from tuner.requestlog import ClientHealth, RequestLog
 from tuner.requests import Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 
-__all__ = ["Endpoint", "Supervision", "replay", "workers_needed"]
+__all__ = ["SEND_LAG_LIMIT_S", "Endpoint", "Supervision", "replay", "workers_needed"]
 
 LOOK_PERIOD_S = 1.0
 READY_TIMEOUT_S = 120.0

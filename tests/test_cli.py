@@ -1,0 +1,196 @@
+"""The command line: one clear message for each mistake, instant help, and a contract on stdout."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tuner.cli import main
+from tuner.cli.planning import Options, duration_s, plan_from
+from tuner.errors import ConfigError
+
+HEAVY = {"numpy", "pandas", "optuna", "pyarrow", "pydantic", "rich", "altair", "scipy", "httpx", "yaml"}
+CHAT = ["--model", "qwen-7b", "--slo", "chat"]
+SLO = "title: t\nsource: a test\nworkload: 256x32\nattainment: 0.9\nlimits: {ttft_s: 0.3}\nwarmup_s: 1\nwindow_s: 4\n"
+
+
+def tune(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run `tune` here and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["tune", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, with an SLO file, a broken one, and no engine on PATH."""
+    (tmp_path / "quick.yaml").write_text(SLO)
+    (tmp_path / "typo.yaml").write_text(SLO.replace("ttft_s", "tftt_s"))
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("GOODTUNE_VLLM", "GOODTUNE_SGLANG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        pytest.param(["--model", "qwen-77b", "--slo", "chat"], ["no model named 'qwen-77b' (did you mean 'qwen-7b'?)",
+                     "there is: ", "llama-8b"], id="wrong model name"),
+        pytest.param(["--model", "some/model", "--slo", "chat"], ["some/model", "HF_HUB_OFFLINE"],
+                     id="unknown hub id"),
+        pytest.param(["--model", "qwen-7b", "--slo", "chta"], ["no slo named 'chta' (did you mean 'chat'?)"],
+                     id="wrong SLO name"),
+        pytest.param(["--model", "qwen-7b", "--slo", "typo.yaml"], ["typo.yaml", "unknown key 'tftt_s'",
+                     "did you mean 'ttft_s'?", "allowed: "], id="wrong YAML key"),
+        pytest.param([*CHAT, "--knob", "token_budget=8192..256"],
+                     ["--knob token_budget=8192..256", "write the smaller bound first"], id="impossible knob range"),
+        pytest.param([*CHAT, "--knob", "tp=3"], ["tp", "28 heads", "1, 2, 4"],
+                     id="impossible knob value"),
+        pytest.param([*CHAT, "--knob", "token_bugdet=512"],
+                     ["no such knob", "did you mean 'token_budget'?"], id="wrong knob"),
+        pytest.param([*CHAT, "--engine", "vlm"], ["--engine vlm", "there is: ", "vllm"],
+                     id="wrong engine name"),
+        pytest.param([*CHAT, "--gpu", "cpu"], ["vllm is not installed", "GOODTUNE_VLLM",
+                     "--simulate"], id="missing engine"),
+        pytest.param([*CHAT, "--engine-bin", "nowhere"], ["nowhere", "there is no vllm"],
+                     id="wrong engine path"),
+        pytest.param([*CHAT, "--out", "taken/study"], ["taken/study", "cannot be written"],
+                     id="unwritable folder"),
+        pytest.param([*CHAT, "--workload", "trace.csv"], ["trace.csv"],
+                     id="missing trace"),
+        pytest.param([*CHAT, "--budget", "soon"], ["--budget soon", "2h, 90m"],
+                     id="no duration"),
+        pytest.param([*CHAT, "--gpus", "0,0"], ["--gpus 0,0", "each named once"],
+                     id="one GPU twice"),
+        pytest.param([*CHAT, "--sampler", "magic"], ["no such sampler", "tpe, random"],
+                     id="wrong sampler"),
+        pytest.param([*CHAT, "--resume"], ["no study", "--out"], id="nothing to resume"),
+        pytest.param(["--model", "llama-70b", "--slo", "chat", "--gpus", "1"], ["131 GiB", "do not fit on 1 × H100"],
+                     id="a model too large for the box"),
+        pytest.param(["--model", "qwen-7b"], ["--slo missing"], id="no SLO"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_message_and_exit_2(
+    words: list[str],
+    messages: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tune(words, monkeypatch) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+    for message in messages:
+        assert message in " ".join(shown.err.split())
+
+
+def test_a_busy_port_is_told_before_a_server_is_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        words = [*CHAT, "--simulate", "served", "--port", str(port)]
+        assert tune(words, monkeypatch) == 2
+    assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+
+
+def test_json_puts_exactly_one_object_on_stdout_and_progress_on_stderr(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--model",
+        "qwen-7b",
+        "--slo",
+        "quick.yaml",
+        "--gpus",
+        "1",
+        "--trials",
+        "3",
+        "--seeds",
+        "2",
+        "--workers",
+        "1",
+    ]
+    assert tune([*words, "--json", "--out", "study"], monkeypatch) in {0, 3, 4}
+    shown = capsys.readouterr()
+    summary = json.loads(shown.out)
+    assert summary == json.loads((folder / "study" / "summary.json").read_text())
+    assert summary["schema"] == 1 and summary["simulated"] is True and summary["trials"]["total"] == 3
+    assert "\x1b" not in shown.err and "\r" not in shown.err
+    assert (folder / "study" / "report.html").exists()
+
+
+def test_help_names_every_option_with_an_example_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['tune', '--help']\n"
+        "from tuner.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(*sorted(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "tune --model qwen-7b --slo chat" in done.stdout
+    for option in ("--engine", "--knob", "--budget", "--resume", "--json", "--simulate"):
+        assert option in done.stdout
+    assert not HEAVY & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("kind", ["models", "slos", "workloads", "engines", "knobs", "gpus"])
+def test_list_shows_every_name(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(["list", kind], monkeypatch) == 0
+    expected = {"models": "qwen-7b", "slos": "chat", "workloads": "rag", "engines": "sglang", "knobs": "token_budget",
+                "gpus": "h100"}  # fmt: skip
+    assert expected[kind] in capsys.readouterr().out
+
+
+def test_doctor_says_what_this_machine_can_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(["doctor"], monkeypatch) in {0, 1}
+    shown = capsys.readouterr().out
+    assert "CPU core" in shown and "vllm is not installed" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("45", 45), ("0.5h", 1800)]
+)
+def test_a_budget_is_a_duration(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2 hours", "-1h"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="no duration"):
+        duration_s(text)
+
+
+def test_options_scale_limits_and_set_attainment(folder: Path) -> None:
+    plan = plan_from(Options(model="qwen-7b", slo="chat", slo_scale=0.5, attainment=0.9)).plan
+    assert (plan.slo.limits.ttft_s, plan.slo.limits.itl_s, plan.slo.attainment) == (0.1, 0.025, 0.9)
+
+
+def test_without_a_gpu_a_box_of_eight_h100s_is_simulated(folder: Path) -> None:
+    plan = plan_from(Options(model="qwen-7b", slo="chat")).plan
+    assert (plan.box.title, plan.box.simulation, plan.trials) == ("8 × H100", "virtual", 64)
+
+
+def test_any_engine_flag_can_be_passed_on(folder: Path) -> None:
+    plan = plan_from(Options(model="qwen-7b", slo="chat", flags=("max-model-len=8192", "enforce-eager"))).plan
+    assert plan.extra_flags == ("--max-model-len", "8192", "--enforce-eager")
+
+
+def test_a_second_study_of_a_day_gets_a_folder_of_its_own(folder: Path) -> None:
+    first = plan_from(Options(model="qwen-7b", slo="chat")).plan.out
+    first.mkdir(parents=True)
+    assert plan_from(Options(model="qwen-7b", slo="chat")).plan.out == first.with_name(f"{first.name}-2")
