@@ -9,6 +9,7 @@ Files are moved into place when complete, so that a crash leaves a whole file or
 import json
 import os
 import platform
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ def plan_as_data(plan: Plan) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "goodtune": tuner.__version__,
         "python": platform.python_version(),
+        "machine": _machine(),
         "seed": plan.seed,
         "model": plan.model.model_dump(mode="json"),
         "slo": plan.slo.model_dump(mode="json"),
@@ -155,6 +157,13 @@ def write_trials_csv(study: Path, outcomes: Sequence[Outcome]) -> None:
     path = study / "trials.csv"
     pd.DataFrame(rows).to_csv(path.with_suffix(".tmp"), index=False)
     path.with_suffix(".tmp").replace(path)
+
+
+def _machine() -> dict[str, Any]:
+    """What the tuner itself ran on."""
+    cpu = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*: (.+)$", cpu.read_text(), re.MULTILINE) if cpu.exists() else []
+    return {"system": platform.platform(), "cpu": models[0] if models else "unknown", "cores": os.cpu_count()}
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
