@@ -133,7 +133,7 @@ def table(capacity_rps: float, half: list[Score], full: list[Score]) -> tuple[st
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     return (
         "# Served simulation against virtual time\n\n"
-        f"qwen-7b on a simulated H100, vLLM's default, workload chat; {full[0].counted} requests at the higher rate.\n"
+        f"qwen-7b on a simulated H100, vLLM's default, chat; {full[0].counted} requests at the higher rate.\n"
         f"Capacity {capacity_rps:.2f} req/s (90 % within TTFT 500 ms and TPOT 25 ms).\n\n"
         f"{machine}; {date.today().isoformat()}; `python benchmarks/served_vs_virtual.py`\n\n"
         "| | virtual | served | difference | bar |\n|---|---|---|---|---|\n" + "\n".join(lines) + "\n"

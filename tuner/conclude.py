@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import get_args
 
 from tuner.config.plan import Plan
-from tuner.confirm import best_of, values_of
+from tuner.confirm import best_of, finalists, values_of
 from tuner.finalists import FinalistRun, Value, interval
 from tuner.outcome import Outcome, TrialState
 from tuner.score import Percentiles, Score
@@ -22,7 +22,13 @@ def conclude(
     ordered = [outcomes[number] for number in sorted(outcomes)]
     values = values_of(plan, outcomes, runs)
     default = _finalist_point(ordered, values, runs, is_default=True)
-    verdict = _verdict(ordered, values, interrupted=interrupted)
+    unconfirmed = [one.trial for one in finalists(plan, outcomes) if one.trial not in values]
+    if interrupted:
+        verdict = _interrupted(ordered)
+    elif unconfirmed:
+        verdict = _unconfirmed(ordered, unconfirmed)
+    else:
+        verdict = _verdict(ordered, values)
     best = default if default and default.trial == verdict.best else None
     if best is None and verdict.best is not None:
         best = _finalist_point(ordered, values, runs, is_default=False)
@@ -93,20 +99,29 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
     )
 
 
-def _verdict(outcomes: Sequence[Outcome], values: Mapping[int, Value], *, interrupted: bool) -> Verdict:
+def _verdict(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Verdict:
     is_default = {outcome.trial: outcome.configuration.is_default for outcome in outcomes}
     default = next((value for trial, value in values.items() if is_default[trial]), None)
     challenger = next((value for trial, value in values.items() if not is_default[trial]), None)
-    if interrupted:
-        return _interrupted(outcomes)
     return decide(outcomes, default, challenger)
 
 
+def _unconfirmed(outcomes: Sequence[Outcome], trials: Sequence[int]) -> Verdict:
+    names = " and ".join(f"t{trial}" for trial in trials)
+    why = f"{names} could not be measured again on fresh seeds; --resume tries once more"
+    return Verdict("inconclusive", why, "low", _best_searched(outcomes), None)
+
+
 def _interrupted(outcomes: Sequence[Outcome]) -> Verdict:
-    holding = [outcome for outcome in outcomes if outcome.state == "measured" and outcome.holds_slo]
-    best = best_of(holding).trial if holding else None
+    best = _best_searched(outcomes)
     why = f"stopped after {len(outcomes)} trials, before the winner was measured again"
     return Verdict("interrupted", why, "low", best, None)
+
+
+def _best_searched(outcomes: Sequence[Outcome]) -> int | None:
+    """The trial of highest goodput in the search, which nobody has confirmed."""
+    holding = [outcome for outcome in outcomes if outcome.state == "measured" and outcome.holds_slo]
+    return best_of(holding).trial if holding else None
 
 
 def _finalist_point(

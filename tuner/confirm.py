@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tuner import record
 from tuner.config.plan import Plan
-from tuner.errors import ServerFailed
+from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import Finalist, FinalistRun, Value, next_cells, value_of
@@ -25,7 +25,8 @@ class Confirmation:
 
 
 def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None:
-    """Measure the finalists until their edges are bracketed. A server that fails ends it with a note."""
+    """Measure the finalists until their edges are bracketed. A server that fails, or a client that is late
+    twice, ends it with a note: the verdict then rests on what there is."""
     plan = work.plan
     chosen = finalists(plan, work.outcomes)
     orders = {
@@ -43,6 +44,8 @@ def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None
                 listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
     except ServerFailed as failed:
         listener(Note(f"a finalist could not be measured again: {failed}", failed.log))
+    except MeasurementVoid as void:
+        listener(Note(f"a finalist could not be measured again: {void}"))
 
 
 def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:

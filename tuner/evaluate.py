@@ -12,10 +12,13 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from tuner.config.plan import Plan
+from tuner.errors import MeasurementVoid
 from tuner.events import Event, Listener
 from tuner.finalists import Cell, FinalistRun
 from tuner.outcome import Outcome
 from tuner.probe import Prober
+from tuner.rawlog import write_requests
+from tuner.record import trial_folder
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, OpenLoop
@@ -96,10 +99,19 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
         for cell in visit.cells:
             seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
             prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
-            found = _measure(prober, cell, plan)
+            found = _measured_again_if_void(prober, cell, plan)
             since_s, until_s = until_s, target.clock_s()
+            raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
+            write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
             yield FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
             startup_s = 0.0
+
+
+def _measured_again_if_void(prober: Prober, cell: Cell, plan: Plan) -> Score:
+    try:
+        return _measure(prober, cell, plan)
+    except MeasurementVoid:
+        return _measure(prober, cell, plan)
 
 
 def _measure(prober: Prober, cell: Cell, plan: Plan) -> Score:

@@ -1,0 +1,81 @@
+"""Conclude: what the summary says of what was measured."""
+
+from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, an_outcome
+from tuner.conclude import conclude, frontier
+from tuner.finalists import FinalistRun
+from tuner.outcome import Outcome
+from tuner.summary import Summary
+from tuner.target import ClosedLoop
+
+DEFAULT = an_outcome(0, value_rps_per_gpu=6.0)
+CHALLENGER = an_outcome(3, a_configuration(token_budget=512), value_rps_per_gpu=7.5)
+
+
+def runs(trial: int, edge_rps: float) -> list[FinalistRun]:
+    """Five seeds at a level that holds and at one that fails; the edge lies half-way."""
+    return [
+        FinalistRun(trial, seed, rate, a_score(rate, attainment, goodput_rps=rate * attainment), 10.0, 20.0)
+        for seed in range(5)
+        for rate, attainment in ((edge_rps / 1.02, 0.995), (edge_rps * 1.02, 0.985))
+    ]
+
+
+def concluded(*outcomes: Outcome, measured: list[FinalistRun] | None = None, interrupted: bool = False) -> Summary:
+    by_trial = {outcome.trial: outcome for outcome in outcomes}
+    return conclude(a_plan(), by_trial, measured or [], interrupted=interrupted, wall_s=1.0)
+
+
+def test_a_finalist_is_stated_at_the_edge_from_its_fresh_runs() -> None:
+    summary = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0) + runs(3, 8.0))
+    assert summary.verdict == "deploy" and summary.best and summary.default and summary.gain
+    assert (summary.best.trial, summary.best.load) == (3, {"rate_rps": 8.0})
+    assert round(summary.best.goodput_rps_per_gpu, 2) == 7.92
+    assert round(summary.gain.ratio, 3) == 1.333
+    assert summary.best.goodput_rps_per_gpu <= summary.best.load["rate_rps"] / summary.best.gpus
+
+
+def test_a_finalist_that_could_not_be_measured_again_leaves_it_open() -> None:
+    summary = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0))
+    assert (summary.verdict, summary.how_sure) == ("inconclusive", "low")
+    assert "t3 could not be measured again" in summary.why
+
+
+def test_an_interrupted_study_names_its_best_so_far_without_a_gain() -> None:
+    summary = concluded(DEFAULT, CHALLENGER, interrupted=True)
+    assert summary.verdict == "interrupted" and summary.best and summary.best.trial == 3
+    assert (summary.gain, summary.best.ci95) == (None, None)
+
+
+def test_a_study_without_a_single_trial_concludes_too() -> None:
+    summary = concluded(interrupted=True)
+    assert (summary.trials.total, summary.best, summary.default, summary.frontier) == (0, None, None, ())
+
+
+def test_every_way_a_trial_ends_is_counted() -> None:
+    counts = concluded(DEFAULT, a_miss(1), a_crash(2), an_outcome(3, state="pruned")).trials
+    assert (counts.total, counts.measured, counts.pruned, counts.infeasible, counts.failed) == (4, 2, 1, 1, 0)
+
+
+def test_cost_counts_gpu_seconds_of_search_and_confirmation() -> None:
+    cost = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0) + runs(3, 8.0)).cost
+    assert cost.startup_gpu_s == 2 * 58.0 + 20 * 10.0
+    assert cost.measuring_gpu_s == 2 * 400.0 + 20 * 20.0
+    assert cost.gpu_s == cost.startup_gpu_s + cost.measuring_gpu_s
+
+
+def test_the_frontier_holds_open_loop_probes_that_no_other_beats_in_both_ways() -> None:
+    def probe(per_gpu: float, per_user: float, **overrides: object) -> Outcome:
+        score = a_score(1.0, throughput_tok_s=per_gpu, tok_s_per_user=per_user, **overrides)
+        return an_outcome(probes=(score,))
+
+    points = frontier(
+        [
+            probe(100, 50),
+            probe(90, 60, attainment=0.2),
+            probe(90, 40),
+            probe(100, 50),
+            probe(500, 500, load=ClosedLoop(4)),
+            probe(500, 500, stopped="hopeless"),
+        ]
+    )
+    assert [(point.throughput_tok_s_per_gpu, point.tok_s_per_user) for point in points] == [(100, 50), (90, 60)]
