@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from launchers.engine import Engine
 from launchers.engines import ENGINES
-from tuner.config.engine import EngineSpec, Knob, KnobValue
+from tuner.config.engine import SMALLEST_THAT_FITS, EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.config.plan import Plan
@@ -49,7 +49,7 @@ def knob_flags(knob: Knob, value: KnobValue, model: Model) -> list[str]:
 def _unsaid(knob: Knob, gpu: Gpu) -> KnobValue:
     """What the engine does if the knob is not mentioned; no engine splits a model by itself."""
     default = knob.default_on(gpu)
-    return 1 if default == "smallest-that-fits" else default
+    return 1 if default == SMALLEST_THAT_FITS else default
 
 
 def _context_flags(plan: Plan, engine: Engine) -> tuple[str, ...]:

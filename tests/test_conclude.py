@@ -1,6 +1,8 @@
 """Conclude: what the summary says of what was measured."""
 
-from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, an_outcome
+import pytest
+
+from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, an_outcome, an_slo
 from tuner.conclude import conclude, frontier
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
@@ -61,6 +63,14 @@ def test_cost_counts_gpu_seconds_of_search_and_confirmation() -> None:
     assert cost.startup_gpu_s == 2 * 58.0 + 20 * 10.0
     assert cost.measuring_gpu_s == 2 * 400.0 + 20 * 20.0
     assert cost.gpu_s == cost.startup_gpu_s + cost.measuring_gpu_s
+
+
+@pytest.mark.parametrize(("wanted_rps", "word"), [(60.0, "deploy"), (64.0, "nothing-meets-slo")])
+def test_a_throughput_the_box_must_reach_is_a_limit_too(wanted_rps: float, word: str) -> None:
+    plan = a_plan(slo=an_slo(min_throughput_rps=wanted_rps))
+    by_trial = {0: DEFAULT, 3: CHALLENGER}
+    summary = conclude(plan, by_trial, runs(0, 6.0) + runs(3, 8.0), interrupted=False, wall_s=1.0)
+    assert summary.verdict == word  # 8 GPUs of 7.92 req/s
 
 
 def test_the_frontier_holds_open_loop_probes_that_no_other_beats_in_both_ways() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -21,7 +22,6 @@ from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, EngineMissing, MeasurementVoid
-from tuner.load.control import get_text
 from tuner.requestlog import Status
 from tuner.requests import Requests, Segment
 from tuner.target import ClosedLoop, Window
@@ -107,7 +107,7 @@ def test_a_cache_is_reset_when_the_engine_says_so_and_not_when_it_refuses(vllm, 
     monkeypatch.setenv("FAKE_ENGINE_REFUSALS", "2")
     with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
         target.reset_cache()
-        assert get_text(f"{target.endpoint.base_url}/resets") == "3"
+        assert httpx.get(f"{target.endpoint.base_url}/resets", timeout=30).text == "3"
 
 
 def test_an_engine_that_cannot_reset_its_cache_makes_the_measurement_void(vllm, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -19,7 +20,6 @@ from tests.test_supervisor import are_gone, end_within_patience, wait_until_dead
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.errors import FailureKind, ServerFailed
-from tuner.load.control import get_text
 from tuner.requestlog import Status
 from tuner.requests import Requests, Segment
 from tuner.target import ClosedLoop, Window
@@ -84,7 +84,7 @@ def test_a_real_server_answers_every_request_of_a_replay(engine, target):
 @real_engines
 def test_a_real_server_resets_its_prefix_cache_and_exports_metrics(engine, target):
     target.reset_cache()
-    metrics = get_text(f"{target.endpoint.base_url}{ENGINES[engine].metrics_path}")
+    metrics = httpx.get(f"{target.endpoint.base_url}{ENGINES[engine].metrics_path}", timeout=30).text
     assert f"{engine}:num_" in metrics
 
 

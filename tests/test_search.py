@@ -10,7 +10,7 @@ from tuner.config.engine import EngineSpec
 from tuner.configuration import Configuration
 from tuner.errors import ConfigError
 from tuner.outcome import Failure, Outcome
-from tuner.search import SAMPLERS, parameters, sampler, suggest, tell
+from tuner.search import SAMPLERS, check_sampler, parameters, sampler, suggest, tell
 from tuner.space import Circumstances, Space, space
 
 HERE = Circumstances(a_model(), a_gpu(), 8, simulated=True, real_text=False)
@@ -115,7 +115,7 @@ def test_infeasible_is_a_violated_constraint_not_a_goodput_of_zero(
 
 def test_an_unknown_sampler_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="--sampler magic: no such sampler; there is: tpe, random"):
-        sampler("magic", spaces(), 0)
+        check_sampler("magic")
 
 
 @pytest.mark.parametrize("outcome", [an_outcome(1), a_crash(1), an_outcome(1, state="pruned")])

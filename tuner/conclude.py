@@ -14,6 +14,8 @@ from tuner.summary import Point, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 from tuner.verdict import Verdict, decide
 
+LEAST_SEEDS = 2
+
 
 def conclude(
     plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[FinalistRun], *, interrupted: bool, wall_s: float
@@ -22,7 +24,7 @@ def conclude(
     ordered = [outcomes[number] for number in sorted(outcomes)]
     values = values_of(plan, outcomes, runs)
     default = _finalist_point(ordered, values, runs, is_default=True)
-    unconfirmed = [one.trial for one in finalists(plan, outcomes) if one.trial not in values]
+    unconfirmed = [one.trial for one in finalists(plan, outcomes) if not _is_confirmed(values.get(one.trial))]
     if interrupted:
         verdict = _interrupted(ordered)
     elif unconfirmed:
@@ -32,6 +34,8 @@ def conclude(
     best = default if default and default.trial == verdict.best else None
     if best is None and verdict.best is not None:
         best = _finalist_point(ordered, values, runs, is_default=False)
+    if best is not None and _box_rps(best, plan) < (plan.slo.min_throughput_rps or 0.0):
+        verdict, best, default = _too_slow(best, plan), None, None
     return Summary(
         study=plan.study,
         dir=str(plan.out),
@@ -99,11 +103,27 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
     )
 
 
+def _is_confirmed(value: Value | None) -> bool:
+    """Whether there are replicates to compute an interval from."""
+    return value is not None and len(value.per_seed) >= LEAST_SEEDS
+
+
 def _verdict(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Verdict:
     is_default = {outcome.trial: outcome.configuration.is_default for outcome in outcomes}
     default = next((value for trial, value in values.items() if is_default[trial]), None)
     challenger = next((value for trial, value in values.items() if not is_default[trial]), None)
     return decide(outcomes, default, challenger)
+
+
+def _box_rps(point: Point, plan: Plan) -> float:
+    """Good requests per second of the whole box, if every server on it does as well as the one measured."""
+    return point.goodput_rps_per_gpu * point.gpus * (len(plan.box.gpus) // point.gpus)
+
+
+def _too_slow(best: Point, plan: Plan) -> Verdict:
+    reached, wanted = _box_rps(best, plan), plan.slo.min_throughput_rps
+    why = f"the best, t{best.trial}, reaches {reached:.3g} req/s on {plan.box.title}; {wanted:g} req/s are wanted"
+    return Verdict("nothing-meets-slo", why, "high", None, None)
 
 
 def _unconfirmed(outcomes: Sequence[Outcome], trials: Sequence[int]) -> Verdict:
@@ -120,23 +140,19 @@ def _interrupted(outcomes: Sequence[Outcome]) -> Verdict:
 
 def _best_searched(outcomes: Sequence[Outcome]) -> int | None:
     """The trial of highest goodput in the search, which nobody has confirmed."""
-    holding = [outcome for outcome in outcomes if outcome.state == "measured" and outcome.holds_slo]
-    return best_of(holding).trial if holding else None
+    competing = [outcome for outcome in outcomes if outcome.competes]
+    return best_of(competing).trial if competing else None
 
 
 def _finalist_point(
     outcomes: Sequence[Outcome], values: Mapping[int, Value], runs: Sequence[FinalistRun], *, is_default: bool
 ) -> Point | None:
     """The best (default or other) configuration: from its fresh runs where it has some, else from its search."""
-    holding = [
-        one
-        for one in outcomes
-        if one.configuration.is_default == is_default and one.state == "measured" and one.holds_slo and one.best
-    ]
-    if not holding:
+    competing = [one for one in outcomes if one.configuration.is_default == is_default and one.competes]
+    if not competing:
         return None
-    outcome = best_of(holding)
-    assert outcome.best
+    outcome = best_of(competing)
+    assert outcome.best, "a trial that holds the SLO has a best probe"
     value = values.get(outcome.trial)
     if value is None:
         return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)

@@ -37,6 +37,9 @@ def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None
         while cells := [
             cell for one in chosen for cell in next_cells(one, work.runs, work.seeds, plan.slo.attainment)
         ]:
+            if plan.budget_s is not None and _spent_s(work) >= plan.budget_s:
+                listener(Note(f"the budget is spent: {len(cells)} more windows would have narrowed the verdict"))
+                break
             total = len(work.runs) + len(cells)
             for run in evaluate.visits(plan_visits(cells, orders)):
                 record.append_run(plan.out, run)
@@ -50,9 +53,9 @@ def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None
 
 def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:
     """The best default and the best other configuration, of those that held the SLO."""
-    holding = [one for one in outcomes.values() if one.state == "measured" and one.holds_slo]
-    defaults = [one for one in holding if one.configuration.is_default]
-    others = [one for one in holding if not one.configuration.is_default]
+    competing = [one for one in outcomes.values() if one.competes]
+    defaults = [one for one in competing if one.configuration.is_default]
+    others = [one for one in competing if not one.configuration.is_default]
     return [_finalist(plan, best_of(group)) for group in (defaults, others) if group]
 
 
@@ -69,6 +72,12 @@ def values_of(plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[Finali
         for one in finalists(plan, outcomes)
         if one.trial in measured
     }
+
+
+def _spent_s(work: Confirmation) -> float:
+    """Seconds on the target's clock, search and confirmation together."""
+    searching = sum(one.cost.startup_s + one.cost.measuring_s for one in work.outcomes.values())
+    return searching + sum(run.startup_s + run.measuring_s for run in work.runs)
 
 
 def _finalist(plan: Plan, outcome: Outcome) -> Finalist:

@@ -15,7 +15,6 @@ from scipy.special import stdtrit
 
 from tuner.requests import FloatArray
 from tuner.score import Score
-from tuner.target import OpenLoop
 
 STEP = 1.05
 # Levels further apart than this have another one measured between them.
@@ -87,7 +86,7 @@ def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, atta
         return missing
     if len(planned) >= MAX_LEVELS:
         return []
-    level = _next_level(finalist, own, attainment)
+    level = _next_level(finalist, own, attainment) if finalist.steps != "none" else None
     return [] if level is None else _missing(finalist, {level}, own, seeds)
 
 
@@ -166,7 +165,7 @@ def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: floa
     means = _mean_attainment(own)
     slope = (means[passing] - means[failing]) / np.log(failing / passing)
     level = passing * np.exp((means[passing] - wanted) / slope)
-    offered_rps = level / passing * np.mean([_offered_rps(run) for run in own if run.rate == passing])
+    offered_rps = level / passing * np.mean([run.score.offered_rps for run in own if run.rate == passing])
     per_seed = {
         replicate: float(wanted * offered_rps * np.exp(_shift(own, replicate, means, between) / slope))
         for replicate in sorted({run.replicate for run in own})
@@ -182,10 +181,6 @@ def _shift(
         run.score.attainment - means[run.rate] for run in own if run.replicate == replicate and run.rate in levels
     ]
     return float(np.mean(differences)) if differences else 0.0
-
-
-def _offered_rps(run: FinalistRun) -> float:
-    return run.score.load.rate_rps if isinstance(run.score.load, OpenLoop) else run.score.request_rps
 
 
 def _mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:

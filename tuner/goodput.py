@@ -119,13 +119,8 @@ def fit(scores: list[Score]) -> Curve:
     good = np.array([sum(score.good for score in row) for row in rows], dtype=float)
     attainment = np.divide(good, counted, out=np.zeros_like(good), where=counted > 0)
     fitted = isotonic_regression(attainment, weights=np.maximum(counted, 1), increasing=False).x
-    offered = [max(_offered_rps(row[-1]), 1e-9) for row in rows]
+    offered = [max(row[-1].offered_rps, 1e-9) for row in rows]
     return Curve(np.array(levels), np.asarray(fitted, dtype=np.float64), np.array(offered))
-
-
-def _offered_rps(score: Score) -> float:
-    """Requests that came per second: given in an open loop, observed in a closed one."""
-    return score.load.rate_rps if isinstance(score.load, OpenLoop) else score.request_rps
 
 
 def _most_promising(curve: Curve, question: Question) -> float | None:
@@ -169,7 +164,7 @@ def _refine(scores: list[Score], curve: Curve, promising: float, question: Quest
 def _is_hopeless(scores: list[Score], question: Question) -> bool:
     """Whether even the first level, whose whole load would not beat the incumbent, clearly misses the SLO."""
     first = scores[0]
-    if question.beat_rps <= 0 or len(scores) > 1 or _offered_rps(first) > question.beat_rps * (1 + CLOSE_ENOUGH):
+    if question.beat_rps <= 0 or len(scores) > 1 or first.offered_rps > question.beat_rps * (1 + CLOSE_ENOUGH):
         return False
     return attainment_upper(first) < question.attainment
 

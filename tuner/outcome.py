@@ -54,3 +54,8 @@ class Outcome:
     def holds_slo(self) -> bool:
         """Whether some load met the SLO."""
         return self.value_rps_per_gpu > 0
+
+    @property
+    def competes(self) -> bool:
+        """Whether it was measured to the end and may be a finalist."""
+        return self.state == "measured" and self.holds_slo

@@ -1,7 +1,7 @@
 """Record: what a study writes into its folder, and how it is read again.
 
     plan.yaml  study.db  summary.json  trials.csv  report.html  finalists.jsonl
-    trials/0007/{outcome.json, requests.parquet, server.log}
+    trials/0007/{outcome.json, requests.parquet, server.log, confirm/seed0-load12.5.parquet}
 
 Files are moved into place when complete, so that a crash leaves a whole file or none.
 """
@@ -103,12 +103,6 @@ def write_outcome(study: Path, outcome: Outcome) -> None:
     folder = trial_folder(study, outcome.trial)
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "outcome.json", _OUTCOME.dump_json(outcome, indent=1).decode())
-
-
-def read_outcome(study: Path, trial: int) -> Outcome | None:
-    """The outcome of one trial, None if it has none yet."""
-    path = trial_folder(study, trial) / "outcome.json"
-    return _OUTCOME.validate_json(path.read_bytes()) if path.exists() else None
 
 
 def read_outcomes(study: Path) -> list[Outcome]:

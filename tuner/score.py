@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tuner.config.slo import Limits
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray
-from tuner.target import ClosedLoop, Load
+from tuner.target import ClosedLoop, Load, OpenLoop
 
 BoolArray = npt.NDArray[np.bool_]
 BATCHES = 10
@@ -50,6 +50,11 @@ class Score:
     missed: Mapping[str, int]
     batch_attainment: tuple[float, ...]
     stopped: str | None = None
+
+    @property
+    def offered_rps(self) -> float:
+        """Requests that came per second: given in an open loop, observed in a closed one."""
+        return self.load.rate_rps if isinstance(self.load, OpenLoop) else self.request_rps
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,14 @@ class GridSampler(BaseSampler):
         return {ENGINE: engine, **{f"{engine}.{name}": value for name, value in moved.items()}}
 
 
-def sampler(name: str, spaces: Mapping[str, Space], seed: int) -> BaseSampler:
-    """The sampler called `name`. Raises ConfigError."""
+def check_sampler(name: str) -> None:
+    """Raises ConfigError if there is no sampler called `name`."""
     if name not in SAMPLERS:
         raise ConfigError(f"--sampler {name}: no such sampler; there is: {', '.join(SAMPLERS)}")
+
+
+def sampler(name: str, spaces: Mapping[str, Space], seed: int) -> BaseSampler:
+    """The sampler called `name`, one of SAMPLERS."""
     return GridSampler(SAMPLERS[name](seed), spaces, seed)
 
 

@@ -11,8 +11,6 @@ class Purpose(IntEnum):
     SEARCH = 1
     CONFIRM = 2
     SAMPLER = 3
-    ENGINE = 4
-    IDLE = 5
 
 
 def derive(seed: int, purpose: Purpose, replicate: int = 0) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.config.engine import EngineSpec, Knob, KnobValue
+from tuner.config.engine import SMALLEST_THAT_FITS, EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.config.plan import Plan
@@ -214,7 +214,7 @@ def _engine_defaults(engine: EngineSpec, here: Circumstances) -> dict[str, KnobV
     """What the engine does with every knob if nothing is said."""
     defaults = {name: knob.default_on(here.gpu) for name, knob in engine.knobs.items()}
     return {
-        name: smallest_tp(here.model, here.gpu, here.gpus) if value == "smallest-that-fits" else value
+        name: smallest_tp(here.model, here.gpu, here.gpus) if value == SMALLEST_THAT_FITS else value
         for name, value in defaults.items()
     }
 

@@ -42,8 +42,8 @@ class Progress:
     @property
     def best(self) -> Outcome | None:
         """The measured trial of highest goodput; the earlier one of two equals."""
-        holding = [outcome for outcome in self.outcomes.values() if outcome.state == "measured" and outcome.holds_slo]
-        return best_of(holding) if holding else None
+        competing = [outcome for outcome in self.outcomes.values() if outcome.competes]
+        return best_of(competing) if competing else None
 
     @property
     def default(self) -> Outcome | None:
@@ -119,7 +119,8 @@ def _next_batch(
         return left_behind
     # A trial that the box spoilt is not counted: it said nothing.
     done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-    room = (plan.trials or 10**9) - done
+    everything = sum(space.size for space in spaces.values())
+    room = min(plan.trials or everything, everything) - done
     if plan.budget_s is not None and progress.spent_s() >= SEARCH_SHARE * plan.budget_s:
         room = 0
     defaults = len(spaces)

@@ -1,12 +1,13 @@
 """Trial: one configuration, measured by as many probes as it deserves. Here failures become outcomes."""
 
 import math
+import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from launchers.open import open_target
-
 from launchers.command import command_of
+from launchers.open import open_target
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits
 from tuner.configuration import Configuration
@@ -71,6 +72,7 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
     plan = order.plan
     blank = Outcome(order.trial, order.configuration, command_of(plan, order.configuration), "failed")
     probers: list[Prober] = []
+    startup_s, started_s = 0.0, time.perf_counter()
     listener(StageEntered(order.trial, "starting"))
     try:
         with open_for(order) as target:
@@ -83,14 +85,23 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
     except ServerFailed as failed:
         failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
         probes = tuple(one.score for prober in probers for one in prober.recorded)
+        cost = _cost_until_now(probers, startup_s, started_s)
         state: TrialState = "failed" if failed.kind.is_box_fault else "infeasible"
-        return replace(blank, state=state, failure=failure, probes=probes)
+        return replace(blank, state=state, failure=failure, probes=probes, cost=cost)
     except MeasurementVoid as void:
-        return replace(blank, failure=Failure("void", str(void)))
+        cost = _cost_until_now(probers, startup_s, started_s)
+        return replace(blank, failure=Failure("void", str(void)), cost=cost)
     finally:
         for prober in probers:
             requests = trial_folder(plan.out, order.trial) / "requests.parquet"
             write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
+
+
+def _cost_until_now(probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:
+    """What a trial had cost when it failed: on the target's clock, on ours if there was no target yet."""
+    if not probers:
+        return Cost(startup_s=time.perf_counter() - started_s)
+    return Cost(startup_s, probers[0].target.clock_s() - startup_s)
 
 
 def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:

@@ -15,7 +15,7 @@ from tuner.config.engine import EngineSpec, Knob, KnobValue
 from tuner.configuration import Configuration
 
 DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000}
-ACCEPTANCE = 0.6
+ACCEPTANCE = 0.25
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
 from tuner.config.strict import suggestion
 from tuner.errors import ConfigError, UserError
-from tuner.search import SAMPLERS
+from tuner.search import check_sampler
 from tuner.space import Space, spaces_of
 from tuner.workload.named import load_workload
 
@@ -72,8 +72,7 @@ class Planned:
 
 def plan_from(options: Options) -> Planned:
     """The plan that `options` mean. Raises UserError with one message for what is wrong."""
-    if options.sampler not in SAMPLERS:
-        raise ConfigError(f"--sampler {options.sampler}: no such sampler; there is: {', '.join(SAMPLERS)}")
+    check_sampler(options.sampler)
     model, slo = load_model(options.model), _slo(options)
     workload = load_workload(options.workload or slo.workload).fitted(model.architecture.max_context)
     executables = named_executables(options.executables, options.engines.split(",")[0])

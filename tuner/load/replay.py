@@ -57,7 +57,7 @@ def replay(
 
     Raises what `check_alive` raises, and MeasurementVoid where the client was too slow to be believed.
     """
-    workers = supervision.workers or workers_needed(requests, load, os.cpu_count() or 1)
+    workers = supervision.workers or workers_needed(requests, load, len(os.sched_getaffinity(0)))
     job = Job(endpoint, requests, load, window, workers)
     with TemporaryDirectory(prefix="goodtune-load-") as folder, ExitStack() as stack:
         job_path = Path(folder) / "job"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.config.engine import Knob, KnobValue
+from tuner.config.engine import SMALLEST_THAT_FITS, Knob, KnobValue
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits, Slo
 from tuner.configuration import Configuration
@@ -136,6 +136,6 @@ def worth(outcome: Outcome) -> tuple[float, float, int]:
 
 def _default(knob: Knob, plan: Plan) -> KnobValue:
     default = knob.default_on(plan.box.gpu)
-    if default == "smallest-that-fits":
+    if default == SMALLEST_THAT_FITS:
         return smallest_tp(plan.model, plan.box.gpu, len(plan.box.gpus))
     return default
