@@ -20,6 +20,8 @@ STEP = 1.05
 # Levels further apart than this have another one measured between them.
 WIDE = 1.11
 BOLDEST = 1.4
+# Where the highest level leaves more than half of the allowed misses unused, the edge is some way off.
+BOLD, SPARE = 1.15, 0.5
 MAX_LEVELS = 8
 
 
@@ -135,7 +137,8 @@ def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: floa
     if attainment > 0 and means[lowest] < attainment:
         return _step(finalist, lowest, 1 / _boldness(means, attainment))
     if means[highest] >= attainment:
-        return None if _has_peaked(own) else _step(finalist, highest, STEP)
+        spare = (means[highest] - attainment) / (1 - attainment)
+        return None if _has_peaked(own) else _step(finalist, highest, BOLD if spare > SPARE else STEP)
     passing = max(level for level in means if means[level] >= attainment)
     failing = min(level for level in means if level > passing)
     middle = _step(finalist, passing, (failing / passing) ** 0.5)
