@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 import pytest
 
 from tests.fakes import openai_server as fake
 from tuner.errors import FailureKind, MeasurementVoid, ServerFailed
-from tuner.load import control
 from tuner.load.offer import REFUSAL_PAUSE_S
 from tuner.load.replay import Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog, Status
@@ -37,7 +37,7 @@ def server() -> Iterator[str]:
 
 
 def journal(url: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(control.get_text(f"{url}/journal"))
+    told: dict[str, Any] = json.loads(httpx.get(f"{url}/journal", timeout=30).text)
     return told
 
 

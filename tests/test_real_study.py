@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
+
+from tests.processes import marked
 
 pytestmark = pytest.mark.real_engine
 
@@ -33,16 +34,4 @@ def test_a_study_starts_probes_and_stops_real_servers_and_leaves_none_behind(tmp
     assert (pd.read_csv(out / "trials.csv")["goodput_rps_per_gpu"] > 0).sum() >= 3
     assert summary["frontier"] and summary["best"]["goodput_rps_per_gpu"] > 0
     assert (out / "report.html").stat().st_size > 0
-    assert not left_behind(str(tmp_path))
-
-
-def left_behind(mark: str) -> list[str]:
-    """Processes that still carry the mark of this study in their environment."""
-    found: list[str] = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
-                found.append(" ".join(process.cmdline()))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+    assert not marked(MARK, str(tmp_path))

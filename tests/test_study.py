@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
+from tests.processes import until
 from tuner import record
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
@@ -222,13 +222,6 @@ def test_a_killed_tuner_leaves_no_worker_and_resumes_with_every_finished_trial(t
     after = record.read_outcomes(plan.out)
     assert after[: len(before)] == before
     assert [outcome.trial for outcome in after] == list(range(24))
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < deadline_s, "waited too long"
-        time.sleep(0.02)
 
 
 def group_lives(group: int) -> bool:

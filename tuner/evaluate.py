@@ -99,6 +99,8 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
         for cell in visit.cells:
             seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
             prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
+            if plan.workload.arrivals.kind == "closed":
+                prober.idle()
             found = _measured_again_if_void(prober, cell, plan)
             since_s, until_s = until_s, target.clock_s()
             raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"

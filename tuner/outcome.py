@@ -48,7 +48,6 @@ class Outcome:
     capacity_rps: float | None = None
     failure: Failure | None = None
     cost: Cost = Cost()
-    note: str = ""
 
     @property
     def holds_slo(self) -> bool:

@@ -83,7 +83,7 @@ def plan_as_data(plan: Plan) -> dict[str, Any]:
         "model": plan.model.model_dump(mode="json"),
         "slo": plan.slo.model_dump(mode="json"),
         "workload": plan.workload.model_dump(mode="json"),
-        "engines": {engine.name: engine.tuned_versions for engine in plan.engines},
+        "engines": {engine.name: plan.versions.get(engine.name, "simulated") for engine in plan.engines},
         "asked_knobs": dict(plan.asked_knobs),
         "box": {
             "gpu": plan.box.gpu.model_dump(mode="json"),

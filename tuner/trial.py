@@ -27,6 +27,8 @@ FIRST_GROWTH, LATER_GROWTH = 2.0, 1.3
 OFFLINE_REQUESTS = 1000
 # Sarathi-Serve and Vidur limit the median queue time to 2 s; not every engine exports it, so TTFT stands for it.
 CAPACITY_TTFT_S = 2.0
+# In virtual time: an engine reads its weights before it finds out that memory is short. An assumption.
+FAILED_START_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
     except ServerFailed as failed:
         failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
         probes = tuple(one.score for prober in probers for one in prober.recorded)
-        cost = _cost_until_now(probers, startup_s, started_s)
+        cost = _cost_until_now(order, probers, startup_s, started_s)
         state: TrialState = "failed" if failed.kind.is_box_fault else "infeasible"
         return replace(blank, state=state, failure=failure, probes=probes, cost=cost)
     except MeasurementVoid as void:
-        cost = _cost_until_now(probers, startup_s, started_s)
+        cost = _cost_until_now(order, probers, startup_s, started_s)
         return replace(blank, failure=Failure("void", str(void)), cost=cost)
     finally:
         for prober in probers:
@@ -97,17 +99,21 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
             write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
 
 
-def _cost_until_now(probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:
+def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:
     """What a trial had cost when it failed: on the target's clock, on ours if there was no target yet."""
-    if not probers:
-        return Cost(startup_s=time.perf_counter() - started_s)
-    return Cost(startup_s, probers[0].target.clock_s() - startup_s)
+    if probers:
+        return Cost(startup_s, probers[0].target.clock_s() - startup_s)
+    if order.plan.box.simulation == "virtual":
+        return Cost(startup_s=FAILED_START_S)
+    return Cost(startup_s=time.perf_counter() - started_s)
 
 
 def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     """What the server of this trial is worth, by the way its workload offers load."""
     if order.plan.workload.arrivals.kind == "at_once":
         found = prober.all_at_once(OFFLINE_REQUESTS)
+        if found.attainment < order.plan.slo.attainment:
+            return Answer("misses-slo", 0.0, found, None, (found,))
         return Answer("found", found.goodput_rps, found, None, (found,))
     if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
         listener(StageEntered(order.trial, "warming"))

@@ -9,14 +9,21 @@ from tuner.errors import UserError
 
 def main() -> None:
     """Run `tune`. A user's mistake prints one message and exits 2; TERM ends a study as Ctrl-C does."""
+    import click
+
     from tuner.cli.app import tune
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        tune(prog_name="tune")
+        sys.exit(tune(prog_name="tune", standalone_mode=False))
     except UserError as mistake:
         print(f"tune: {mistake}", file=sys.stderr)
         sys.exit(2)
+    except click.ClickException as mistake:
+        mistake.show()
+        sys.exit(mistake.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

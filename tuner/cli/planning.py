@@ -8,25 +8,21 @@ from itertools import count
 from pathlib import Path
 
 from launchers.engines import ENGINES
-from launchers.find import find_executable
-from launchers.flags import fitted, installed, refuse_unknown
 from launchers.ports import reserved_port
-from launchers.sim.settings import settings_of, with_effect
+from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
 from tuner import gpus
 from tuner.cli.executables import named_executables
-from tuner.config.catalog import load, load_model, names
-from tuner.config.engine import EngineSpec
+from tuner.cli.fitting import installed_engines, simulated_engines
+from tuner.config.catalog import load, load_model
 from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
-from tuner.config.strict import suggestion
 from tuner.errors import ConfigError, UserError
 from tuner.search import check_sampler
 from tuner.space import Space, spaces_of
 from tuner.workload.named import load_workload
 
 DEFAULT_TRIALS = 64
-KNOB_EXAMPLE = "token_budget=256..8192"
 DEFAULT_BUDGET_S = 2 * 3600.0
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -82,25 +78,31 @@ def plan_from(options: Options) -> Planned:
     if options.port and box.simulation != "virtual":
         with reserved_port(options.port):
             pass
-    specs, notes = _specs(options, box, executables)
+    extra_flags, asked = _extra_flags(options.flags), _pairs("--knob", options.knobs, "token_budget=256..8192")
+    if box.simulation is None:
+        engines = installed_engines(options.engines.split(","), executables, extra_flags)
+    else:
+        engines = simulated_engines(options.engines.split(","), asked)
+    notes = engines.notes
     trials, budget_s = _bounds(options, box)
     plan = Plan(
         model=model,
         slo=slo,
         workload=workload,
-        engines=specs,
+        engines=engines.specs,
         box=box,
         out=_folder(options, model.name, slo.name),
         seed=options.seed,
-        asked_knobs=_pairs("--knob", options.knobs, KNOB_EXAMPLE),
+        asked_knobs=asked,
         trials=trials,
         budget_s=budget_s,
         sampler=options.sampler,
         storage=options.storage,
-        extra_flags=_extra_flags(options.flags),
+        extra_flags=extra_flags,
         executables=executables,
         port=options.port,
         typed=options.typed,
+        versions=engines.versions,
     )
     spaces = spaces_of(plan)
     if box.simulation is not None:
@@ -153,29 +155,6 @@ def _box(options: Options, executables: dict[str, str]) -> Box:
     if named and options.gpu is None:
         return gpus.cpu_box()
     return gpus.simulated_box("virtual", options.gpu, options.gpus)
-
-
-def _specs(options: Options, box: Box, executables: dict[str, str]) -> tuple[tuple[EngineSpec, ...], tuple[str, ...]]:
-    """The engines of the study; on a real box only with the knobs that the installed ones know."""
-    known = names(EngineSpec)
-    specs: list[EngineSpec] = []
-    notes: list[str] = []
-    for name in options.engines.split(","):
-        if name not in known:
-            raise ConfigError(
-                f"--engine {name}: no such engine{suggestion(name, known)}; there is: {', '.join(known)}"
-            )
-        spec = load(EngineSpec, name)
-        if box.simulation is not None:
-            spec, idle = with_effect(spec, _pairs("--knob", options.knobs, KNOB_EXAMPLE))
-            notes += [f"{spec.title}: not modelled, so not searched: {', '.join(idle)}"] if idle else []
-        else:
-            engine = installed(ENGINES[name], find_executable(ENGINES[name], executables))
-            refuse_unknown(_extra_flags(options.flags), engine)
-            spec, dropped = fitted(spec, engine)
-            notes += [f"{spec.title} {engine.version}", *dropped]
-        specs.append(spec)
-    return tuple(specs), tuple(notes)
 
 
 def _bounds(options: Options, box: Box) -> tuple[int | None, float | None]:

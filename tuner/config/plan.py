@@ -34,7 +34,8 @@ class Plan:
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
-    PATH, `port` where servers listen if not on any free one. `typed` is the command line, if there was one.
+    PATH, `port` where servers listen if not on any free one. `typed` is the command line, if there was one;
+    `versions` are the installed engines'.
     """
 
     model: Model
@@ -53,6 +54,7 @@ class Plan:
     executables: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     typed: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def study(self) -> str:

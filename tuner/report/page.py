@@ -75,8 +75,6 @@ def page(study: Study) -> str:
     point = deployed(summary)
     template = _environment().get_template("page.html.j2")
     return template.render(
-        summary=summary,
-        plan=plan,
         headline=headline(summary),
         sentence=sentence(summary, plan),
         title=f"{plan.model.title} · {plan.slo.name} SLO · {plan.box.title}",

@@ -123,7 +123,7 @@ def _state(outcome: Outcome) -> tuple[str, str]:
 
 def _detail(outcome: Outcome) -> str:
     if outcome.failure is None:
-        return outcome.note
+        return ""
     return " · ".join(part for part in (outcome.failure.message, outcome.failure.evidence) if part)
 
 

@@ -34,8 +34,8 @@ LABEL = 12
 TIE = "\u00a0"
 
 
-def final_text(summary: Summary, outcomes: Sequence[Outcome], plan: Plan, next_commands: Sequence[str] = ()) -> str:
-    """The summary as it is printed. `next_commands` are what the user may go on with: only what exists."""
+def final_text(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> str:
+    """The summary as it is printed."""
     decided = (_confidence, _command, _table, _frontier)
     shown: dict[VerdictWord, Sequence[Callable[[Summary, Sequence[Outcome], Plan], list[str]]]] = {
         "deploy": decided,
@@ -46,7 +46,7 @@ def final_text(summary: Summary, outcomes: Sequence[Outcome], plan: Plan, next_c
     }
     blocks = [_heading(summary, plan)]
     blocks += [block(summary, outcomes, plan) for block in shown[summary.verdict]]
-    blocks.append(_ledger(summary, plan, next_commands))
+    blocks.append(_ledger(summary, plan))
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block) + "\n"
 
 
@@ -146,11 +146,9 @@ def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[s
     return ["  go on with", *_indented(command)]
 
 
-def _ledger(summary: Summary, plan: Plan, next_commands: Sequence[str]) -> list[str]:
+def _ledger(summary: Summary, plan: Plan) -> list[str]:
     lines = _wrapped(f"{counts(summary)} · {cost(summary, plan)}", "  ")
     lines += _labelled("report", f"{summary.dir}/report.html")
-    if next_commands:
-        lines += _labelled("next", " · ".join(next_commands))
     return lines
 
 

@@ -1,0 +1,74 @@
+"""A study on served simulations: real processes over HTTP, killed in mid-trial and taken up again."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.processes import marked, until
+from tuner import record
+
+SLO = """
+title: quick
+source: a test
+workload: 64x8
+attainment: 0.9
+limits: {ttft_s: 0.25}
+warmup_s: 0.2
+window_s: 0.5
+timeout_s: 10
+"""
+# One or two requests at a time: a server that is full at about 100 req/s keeps the client's work small.
+STUDY = [
+    *(
+        "--model",
+        "tiny",
+        "--slo",
+        "quick.yaml",
+        "--simulate",
+        "served",
+        "--gpus",
+        "1",
+        "--trials",
+        "1",
+        "--seeds",
+        "2",
+    ),
+    *("--knob", "max_batch_size=2", "--knob", "gpu_memory_utilization=0.9", "--out", "study", "--plain"),
+]
+MARK = "GOODTUNE_TEST_SERVED"
+WITHIN_S = 120.0
+
+
+def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(SLO)
+    environment = os.environ | {MARK: str(tmp_path)}
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "tuner", *STUDY],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: any("tuner.load.worker" in line for line in marked(MARK, str(tmp_path))))
+    assert any("launchers.sim.server" in line for line in marked(MARK, str(tmp_path)))
+    killed.kill()
+    killed.wait(WITHIN_S)
+    until(lambda: not marked(MARK, str(tmp_path)))
+    assert record.read_outcomes(tmp_path / "study") == []
+
+    resumed = subprocess.run(
+        [sys.executable, "-m", "tuner", *STUDY, "--resume"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert resumed.returncode in {0, 4}, resumed.stderr
+    (outcome,) = record.read_outcomes(tmp_path / "study")
+    assert (outcome.trial, outcome.state) == (0, "measured")
+    assert outcome.best and outcome.best.attainment > 0.8
+    assert (tmp_path / "study" / "trials" / "0000" / "server.log").stat().st_size > 0
+    assert not marked(MARK, str(tmp_path))

@@ -1,0 +1,57 @@
+"""The engines of a study, with only the knobs that what runs them knows: the installed engine, or its simulation."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from launchers.engines import ENGINES
+from launchers.find import find_executable
+from launchers.flags import fitted, installed, refuse_unknown
+from launchers.sim.settings import with_effect
+from tuner.config.catalog import load, names
+from tuner.config.engine import EngineSpec
+from tuner.config.strict import suggestion
+from tuner.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The engines as they can be tuned here, the versions of installed ones, and what the user should know."""
+
+    specs: tuple[EngineSpec, ...]
+    versions: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def installed_engines(wanted: Sequence[str], executables: Mapping[str, str], extra_flags: Sequence[str]) -> Engines:
+    """The engines installed on this machine. Raises EngineMissing, and ConfigError for an unknown engine or flag."""
+    specs: list[EngineSpec] = []
+    versions: dict[str, str] = {}
+    notes: list[str] = []
+    for spec in _named(wanted):
+        there = installed(ENGINES[spec.name], find_executable(ENGINES[spec.name], executables))
+        refuse_unknown(extra_flags, there)
+        usable, dropped = fitted(spec, there)
+        specs.append(usable)
+        versions[spec.name] = there.version
+        notes += [f"{spec.title} {there.version}", *dropped]
+    return Engines(tuple(specs), versions, tuple(notes))
+
+
+def simulated_engines(wanted: Sequence[str], asked: Collection[str]) -> Engines:
+    """The engines simulated. Knobs without a modelled effect are left out unless `asked` for."""
+    specs: list[EngineSpec] = []
+    notes: list[str] = []
+    for spec in _named(wanted):
+        usable, idle = with_effect(spec, asked)
+        specs.append(usable)
+        notes += [f"{spec.title}: not modelled, so not searched: {', '.join(idle)}"] if idle else []
+    return Engines(tuple(specs), {}, tuple(notes))
+
+
+def _named(wanted: Sequence[str]) -> list[EngineSpec]:
+    known = names(EngineSpec)
+    for name in wanted:
+        if name not in known:
+            hint = suggestion(name, known)
+            raise ConfigError(f"--engine {name}: no such engine{hint}; there is: {', '.join(known)}")
+    return [load(EngineSpec, name) for name in wanted]
