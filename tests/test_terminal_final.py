@@ -56,12 +56,6 @@ def test_where_nothing_meets_the_slo_the_nearest_and_the_next_steps_are_named():
     assert "--slo-scale 1.5" in text
 
 
-def test_only_commands_that_exist_are_recommended():
-    summary, outcomes, plan = deploy()
-    assert "next" not in final_text(summary, outcomes, plan)
-    assert "next      tune export" in final_text(summary, outcomes, plan, ("tune export DIR",))
-
-
 def test_a_frontier_is_drawn_as_falling_steps():
     lines = staircase_plot([(20, 1000), (50, 500), (80, 0)], [Mark(50, 500, "◆", "t1")], ("x", "y"))
     drawn = "\n".join(lines)

@@ -7,14 +7,12 @@ from typing import get_args
 
 from tuner.config.plan import Plan
 from tuner.confirm import best_of, finalists, values_of
-from tuner.finalists import FinalistRun, Value, interval
+from tuner.finalists import LEAST_SEEDS, FinalistRun, Value
 from tuner.outcome import Outcome, TrialState
 from tuner.score import Percentiles, Score
 from tuner.summary import Point, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 from tuner.verdict import Verdict, decide
-
-LEAST_SEEDS = 2
 
 
 def conclude(
@@ -23,18 +21,19 @@ def conclude(
     """What the study says, with what has been measured so far."""
     ordered = [outcomes[number] for number in sorted(outcomes)]
     values = values_of(plan, outcomes, runs)
-    default = _finalist_point(ordered, values, runs, is_default=True)
-    unconfirmed = [one.trial for one in finalists(plan, outcomes) if not _is_confirmed(values.get(one.trial))]
+    confirmed = {trial: value for trial, value in values.items() if _is_confirmed(value)}
+    unconfirmed = [one.trial for one in finalists(plan, outcomes) if one.trial not in confirmed]
     if interrupted:
         verdict = _interrupted(ordered)
     elif unconfirmed:
         verdict = _unconfirmed(ordered, unconfirmed)
     else:
-        verdict = _verdict(ordered, values)
+        verdict = _verdict(ordered, confirmed)
+    default = _finalist_point(ordered, confirmed, runs, is_default=True)
     best = default if default and default.trial == verdict.best else None
     if best is None and verdict.best is not None:
-        best = _finalist_point(ordered, values, runs, is_default=False)
-    if best is not None and _box_rps(best, plan) < (plan.slo.min_throughput_rps or 0.0):
+        best = _finalist_point(ordered, confirmed, runs, is_default=False)
+    if verdict.word in {"deploy", "keep-default"} and best and _box_rps(best, plan) < _wanted_rps(plan):
         verdict, best, default = _too_slow(best, plan), None, None
     return Summary(
         study=plan.study,
@@ -99,13 +98,13 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
         itl_s=probe.itl_s,
         tpot_s=probe.tpot_s,
         e2e_s=probe.e2e_s,
-        capacity_rps_per_gpu=outcome.capacity_rps / gpus if outcome.capacity_rps else None,
+        capacity_rps_per_gpu=(outcome.capacity_rps or 0.0) / gpus,
     )
 
 
-def _is_confirmed(value: Value | None) -> bool:
-    """Whether there are replicates to compute an interval from."""
-    return value is not None and len(value.per_seed) >= LEAST_SEEDS
+def _is_confirmed(value: Value) -> bool:
+    """Whether the edge was reached, on enough seeds to compute an interval from."""
+    return value.is_settled and len(value.per_seed) >= LEAST_SEEDS
 
 
 def _verdict(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Verdict:
@@ -120,15 +119,19 @@ def _box_rps(point: Point, plan: Plan) -> float:
     return point.goodput_rps_per_gpu * point.gpus * (len(plan.box.gpus) // point.gpus)
 
 
+def _wanted_rps(plan: Plan) -> float:
+    return plan.slo.min_throughput_rps or 0.0
+
+
 def _too_slow(best: Point, plan: Plan) -> Verdict:
-    reached, wanted = _box_rps(best, plan), plan.slo.min_throughput_rps
+    reached, wanted = _box_rps(best, plan), _wanted_rps(plan)
     why = f"the best, t{best.trial}, reaches {reached:.3g} req/s on {plan.box.title}; {wanted:g} req/s are wanted"
     return Verdict("nothing-meets-slo", why, "high", None, None)
 
 
 def _unconfirmed(outcomes: Sequence[Outcome], trials: Sequence[int]) -> Verdict:
     names = " and ".join(f"t{trial}" for trial in trials)
-    why = f"{names} could not be measured again on fresh seeds; --resume tries once more"
+    why = f"{names} could not be measured again to the edge of the SLO; --resume goes on"
     return Verdict("inconclusive", why, "low", _best_searched(outcomes), None)
 
 
@@ -154,6 +157,8 @@ def _finalist_point(
     outcome = best_of(competing)
     assert outcome.best, "a trial that holds the SLO has a best probe"
     value = values.get(outcome.trial)
+    if value is not None and not value.holds:
+        return None
     if value is None:
         return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)
     return _confirmed(outcome, value, [run for run in runs if run.trial == outcome.trial])
@@ -172,7 +177,7 @@ def _confirmed(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> P
         point,
         load={level_key: float(f"{value.level:.3g}")},
         goodput_rps_per_gpu=value.mean,
-        ci95=interval(value.per_seed.values()),
+        ci95=value.ci95,
         attainment=value.attainment,
         throughput_tok_s_per_gpu=_mean([(one.throughput_tok_s, w) for one, w in weighted]) / point.gpus,
         tok_s_per_user=_mean([(one.tok_s_per_user, w) for one, w in weighted]),

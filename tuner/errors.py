@@ -4,7 +4,7 @@ TunerError
 ├── UserError              the command line or a file is wrong, or the box cannot do it: one message, exit 2
 │   ├── ConfigError        a YAML file or an option is wrong; names the file, the key and what is allowed
 │   ├── EngineMissing      the engine's executable is not installed
-│   └── BoxUnusable        busy port, unwritable folder, GPU in use by someone else
+│   └── BoxUnusable        busy port, unwritable folder, a box that spoils every trial
 ├── ServerFailed           a server did not start, or died; a trial records it and the study moves on
 └── MeasurementVoid        the client or the box spoilt a probe: says nothing about the configuration
 
@@ -33,7 +33,7 @@ class EngineMissing(UserError):
 
 
 class BoxUnusable(UserError):
-    """The machine cannot do it now: busy port, unwritable folder, no such GPU."""
+    """The machine cannot do it now: busy port, unwritable folder, unknown GPU, a study that cannot go on."""
 
 
 class FailureKind(StrEnum):

@@ -23,6 +23,11 @@ BOLDEST = 1.4
 # Where the highest level leaves more than half of the allowed misses unused, the edge is some way off.
 BOLD, SPARE = 1.15, 0.5
 MAX_LEVELS = 8
+# A finalist that misses the SLO even so far below the level its search found does not hold it.
+FAR_BELOW = 0.7
+LEAST_SEEDS = 2
+# Where attainment hardly falls between two levels, a seed's edge cannot be told: bounds of its logarithm.
+SHIFTS = (-0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Value:
 
     `holds` says whether some level held the SLO in the mean over seeds; `attainment` is the mean at `level`, which
     lies between the measured levels of `between` (the same one twice where goodput peaks at a measured level).
+    `is_settled`: the edge or the peak was reached; else the value is only a bound.
     """
 
     trial: int
@@ -63,11 +69,20 @@ class Value:
     attainment: float
     per_seed: Mapping[int, float]
     between: tuple[float, float] = (0.0, 0.0)
+    is_settled: bool = True
 
     @property
     def mean(self) -> float:
-        """Mean over seeds, good requests/s per GPU."""
-        return float(np.mean(list(self.per_seed.values())))
+        """Geometric mean over seeds, good requests/s per GPU; 0 where it holds at no level."""
+        return float(np.exp(np.mean(np.log(list(self.per_seed.values()))))) if self.holds else 0.0
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """95 % interval of the mean, good requests/s per GPU; None where it holds at no level."""
+        if not self.holds or len(self.per_seed) < LEAST_SEEDS:
+            return None
+        low, high = interval(np.log(list(self.per_seed.values())))
+        return float(np.exp(low)), float(np.exp(high))
 
 
 @dataclass(frozen=True)
@@ -93,14 +108,15 @@ def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, atta
 
 
 def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float) -> Value:
-    """What the finalist's windows say it is worth."""
-    own = [run for run in runs if run.trial == finalist.trial]
+    """What the finalist's windows say it is worth. Levels that not every seed was measured at do not count."""
+    own = _at_complete_levels([run for run in runs if run.trial == finalist.trial])
     means = _mean_attainment(own)
     passing = [level for level in sorted(means) if means[level] >= attainment]
     if not passing:
         closest = max(means, key=lambda level: means[level])
         nothing = {run.replicate: 0.0 for run in own}
-        return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest))
+        is_settled = min(means) <= FAR_BELOW * finalist.level
+        return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled)
     goodput = _mean_goodput(own)
     best = max(passing, key=lambda level: goodput[level])
     failing = [level for level in sorted(means) if level > best and means[level] < attainment]
@@ -109,7 +125,8 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
         value = Value(finalist.trial, True, edge.level, attainment, edge.per_seed, (best, failing[0]))
     else:
         at_peak = {run.replicate: run.score.goodput_rps for run in own if run.rate == best}
-        value = Value(finalist.trial, True, best, means[best], at_peak, (best, best))
+        is_settled = finalist.steps == "none" or _has_peaked(own)
+        value = Value(finalist.trial, True, best, means[best], at_peak, (best, best), is_settled)
     return replace(value, per_seed={seed: goodput / finalist.gpus for seed, goodput in value.per_seed.items()})
 
 
@@ -170,7 +187,9 @@ def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: floa
     level = passing * np.exp((means[passing] - wanted) / slope)
     offered_rps = level / passing * np.mean([run.score.offered_rps for run in own if run.rate == passing])
     per_seed = {
-        replicate: float(wanted * offered_rps * np.exp(_shift(own, replicate, means, between) / slope))
+        replicate: float(
+            wanted * offered_rps * np.exp(np.clip(_shift(own, replicate, means, between) / slope, *SHIFTS))
+        )
         for replicate in sorted({run.replicate for run in own})
     }
     return _Edge(float(level), per_seed)
@@ -184,6 +203,12 @@ def _shift(
         run.score.attainment - means[run.rate] for run in own if run.replicate == replicate and run.rate in levels
     ]
     return float(np.mean(differences)) if differences else 0.0
+
+
+def _at_complete_levels(own: Sequence[FinalistRun]) -> list[FinalistRun]:
+    """The windows of the levels that were measured with as many seeds as any."""
+    seeds = {run.rate: len({other.replicate for other in own if other.rate == run.rate}) for run in own}
+    return [run for run in own if seeds[run.rate] == max(seeds.values())]
 
 
 def _mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:

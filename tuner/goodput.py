@@ -195,7 +195,7 @@ def _holds(curve: Curve, score: Score, question: Question) -> bool:
 
 
 def _decides(score: Score, question: Question) -> bool:
-    return score.stopped is None and (question.in_users or score.counted >= 0.9 * question.deciding_requests)
+    return score.stopped is None and (question.in_users or score.counted >= question.deciding_requests)
 
 
 def _is_new(level: float, scores: list[Score]) -> bool:

@@ -36,10 +36,24 @@ def devices() -> list[Device]:
         pynvml.nvmlShutdown()
 
 
+def visible(found: list[Device], wanted: str | None) -> list[Device]:
+    """Those of `found` that CUDA_VISIBLE_DEVICES (`0,1`; None: all) leaves to this process. Pure.
+
+    Raises BoxUnusable where it names devices by anything but their numbers.
+    """
+    if wanted is None or not found:
+        return found
+    try:
+        numbers = [int(part) for part in wanted.split(",") if part.strip()]
+    except ValueError as error:
+        raise BoxUnusable(f"CUDA_VISIBLE_DEVICES={wanted}: name the GPUs by number, as nvidia-smi does") from error
+    return [device for device in found if device.index in numbers]
+
+
 def simulated_box(simulation: Simulation, gpu: str | None, gpus: str | None) -> Box:
     """A simulated box. Raises ConfigError."""
     kind = load(Gpu, gpu or DEFAULT_GPU)
-    return Box(kind, chosen_gpus(gpus or str(SIMULATED_GPUS), None), simulation)
+    return Box(kind, chosen_gpus(gpus or str(SIMULATED_GPUS)), simulation)
 
 
 def cpu_box() -> Box:
@@ -49,11 +63,16 @@ def cpu_box() -> Box:
 
 def real_box(found: list[Device], gpus: str | None) -> Box:
     """The GPUs of this machine that the study may use. Raises ConfigError, BoxUnusable."""
-    chosen = chosen_gpus(gpus or str(len(found)), len(found))
-    kinds = {found[index].title for index in chosen}
+    by_number = {device.index: device for device in found}
+    wanted = gpus or str(len(found))
+    asked = chosen_gpus(wanted)
+    chosen = tuple(by_number)[: len(asked)] if wanted.isdigit() else asked
+    if len(chosen) < len(asked) or not set(chosen) <= set(by_number):
+        raise ConfigError(f"--gpus {wanted}: this process has {', '.join(map(str, by_number))}")
+    kinds = {by_number[index].title for index in chosen}
     if len(kinds) > 1:
         raise BoxUnusable(f"--gpus: a study needs GPUs of one kind, these are {', '.join(sorted(kinds))}; name which")
-    return Box(gpu_of(found[chosen[0]]), chosen, None)
+    return Box(gpu_of(by_number[chosen[0]]), chosen, None)
 
 
 def gpu_of(device: Device) -> Gpu:
@@ -65,16 +84,14 @@ def gpu_of(device: Device) -> Gpu:
     raise BoxUnusable(f"{device.title}: a kind of GPU the tuner does not know; it knows {known}")
 
 
-def chosen_gpus(text: str, available: int | None) -> tuple[int, ...]:
-    """`8` → the first eight; `0,1,4-7` → those. Raises ConfigError if there are not so many (None: no bound)."""
+def chosen_gpus(text: str) -> tuple[int, ...]:
+    """`8` → the first eight; `0,1,4-7` → those. Raises ConfigError."""
     try:
         chosen = tuple(range(int(text))) if text.isdigit() else tuple(_listed(text))
     except ValueError as error:
         raise ConfigError(f"--gpus {text}: write a number (8) or which (0,1,4-7)") from error
     if not chosen or len(set(chosen)) < len(chosen):
         raise ConfigError(f"--gpus {text}: at least one GPU, each named once")
-    if available is not None and max(chosen) >= available:
-        raise ConfigError(f"--gpus {text}: this box has {available}, numbered from 0")
     return chosen
 
 

@@ -15,6 +15,8 @@ from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
 
 IDLE_REQUESTS = 12
+# Arrivals are random: a window for 1000 requests on average would hold fewer in half of the cases.
+ROOM = 1.1
 # A probe is stopped when so many times the allowed share of its requests is bad already, and at least so many.
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
@@ -58,8 +60,8 @@ class Prober:
         return found
 
     def measure(self, load: Load, counted: int) -> Score:
-        """The score at `load` with about `counted` requests in the window."""
-        measure_s = counted / load.rate_rps if isinstance(load, OpenLoop) else self.slo.window_s
+        """The score at `load` with hardly ever fewer than `counted` requests in the window."""
+        measure_s = ROOM * counted / load.rate_rps if isinstance(load, OpenLoop) else self.slo.window_s
         return self.measure_for(load, measure_s)
 
     def measure_for(self, load: Load, measure_s: float) -> Score:
@@ -71,7 +73,7 @@ class Prober:
     def all_at_once(self, count: int) -> Score:
         """Offline: `count` requests offered together; the window is the time until the last has ended."""
         requests = build(self.workload, self.seed, count)
-        window = Window(0.0, count * self.slo.timeout_s, count * self.slo.timeout_s)
+        window = Window(0.0, self.slo.timeout_s, self.slo.timeout_s)
         return self._replay(requests, ClosedLoop(count), window, self.stage)
 
     def _replay(self, requests: Requests, load: Load, window: Window, stage: ProbeStage) -> Score:

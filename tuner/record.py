@@ -6,12 +6,14 @@
 Files are moved into place when complete, so that a crash leaves a whole file or none.
 """
 
+import fcntl
 import json
 import os
 import platform
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,8 +121,32 @@ def append_run(study: Path, run: FinalistRun) -> None:
 
 
 def read_runs(study: Path) -> list[FinalistRun]:
-    """The finalists' windows measured so far; a line cut off by a crash is left out."""
-    return list(_whole_runs(study / "finalists.jsonl"))
+    """The finalists' windows measured so far. A last line that a crash cut off is not one."""
+    path = study / "finalists.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [_RUN.validate_json(line) for line in lines if line.endswith(b"\n")]
+
+
+def mend(study: Path) -> None:
+    """Take the line that a crash cut off out of `finalists.jsonl`, so that the next one stands alone."""
+    path = study / "finalists.jsonl"
+    if path.exists():
+        whole = path.read_bytes()
+        os.truncate(path, whole.rfind(b"\n") + 1)
+
+
+@contextmanager
+def locked(study: Path) -> Iterator[None]:
+    """Keep other tuners out of the folder. Raises BoxUnusable if one is at work there."""
+    with (study / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BoxUnusable(
+                f"{study}: another tune is at work in this folder; wait for it, or give --out"
+            ) from error
+        mend(study)
+        yield
 
 
 def write_summary(study: Path, summary: Summary) -> None:
@@ -178,14 +204,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "failure": outcome.failure.kind if outcome.failure else None,
         **outcome.configuration.knobs,
     }
-
-
-def _whole_runs(path: Path) -> Iterator[FinalistRun]:
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            yield _RUN.validate_json(line)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Space: which knobs a study may turn, and what is a possible configuration. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,12 +33,13 @@ class Space:
     """The searched knobs of one engine: `values` holds what each may take, in order.
 
     A knob that may take a single value is fixed: it is in `values` too. `engine_defaults` is what the engine does
-    with every knob of its file if nothing is said.
+    with every knob of its file if nothing is said; `gpus` is the size of the box.
     """
 
     engine: EngineSpec
     values: Mapping[str, tuple[KnobValue, ...]]
     engine_defaults: Mapping[str, KnobValue]
+    gpus: int
 
     @property
     def default(self) -> Configuration:
@@ -50,11 +52,11 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many combinations there are, impossible ones included."""
-        size = 1
-        for allowed in self.values.values():
-            size *= len(allowed)
-        return size
+        """How many combinations there are, the default and impossible ones included."""
+        default_is_one = all(
+            self.default.knobs.get(name, values[0]) in values for name, values in self.values.items()
+        )
+        return math.prod(len(values) for values in self.values.values()) + (not default_is_one)
 
 
 def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> Space:
@@ -69,7 +71,7 @@ def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> 
         if name in asked or _is_searched(knob, here)
     }
     values = {name: allowed for name, allowed in values.items() if allowed}
-    return Space(engine, values, _engine_defaults(engine, here))
+    return Space(engine, values, _engine_defaults(engine, here), here.gpus)
 
 
 def spaces_of(plan: Plan) -> dict[str, Space]:
@@ -101,6 +103,7 @@ def repaired(chosen: Mapping[str, KnobValue], space: Space) -> dict[str, KnobVal
     snapped = {name: _nearest(value, space.values[name]) for name, value in chosen.items()}
     if "token-budget-covers-batch" in space.engine.constraints:
         _cover_batch(snapped, space)
+    _fit_box(snapped, space)
     return snapped
 
 
@@ -189,6 +192,8 @@ def _narrowed(name: str, knob: Knob, asked: str) -> tuple[KnobValue, ...]:
     if ".." in asked:
         return grid(knob.model_copy(update={"range": (low, high)}))
     exact = tuple(_number(name, part) for part in asked.split(","))
+    if isinstance(grid(knob)[0], int) and not all(value.is_integer() for value in exact):
+        raise ConfigError(f"--knob {name}={asked}: whole numbers only")
     return tuple(sorted(int(value) if value.is_integer() else value for value in exact))
 
 
@@ -205,9 +210,12 @@ def _bounds(name: str, knob: Knob, asked: str) -> tuple[float, float]:
 
 def _number(name: str, text: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise ConfigError(f"--knob {name}: '{text}' is no number; write 256..8192, 512,1024 or 512") from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"--knob {name}: '{text}' is no number; write 256..8192, 512,1024 or 512")
+    return number
 
 
 def _engine_defaults(engine: EngineSpec, here: Circumstances) -> dict[str, KnobValue]:
@@ -249,6 +257,15 @@ def _cover_batch(chosen: dict[str, KnobValue], space: Space) -> None:
         chosen["token_budget"] = large_enough[0]
     elif small_enough:
         chosen["max_batch_size"] = small_enough[-1]
+
+
+def _fit_box(chosen: dict[str, KnobValue], space: Space) -> None:
+    """tp·pp·dp GPUs must be there: lower dp, then pp, then tp, to what the others leave."""
+    for name in ("dp", "pp", "tp"):
+        others = math.prod(int(chosen.get(other, 1)) for other in ("dp", "pp", "tp") if other != name)
+        if name in chosen and int(chosen[name]) * others > space.gpus:
+            fitting = [value for value in space.values[name] if int(value) * others <= space.gpus]
+            chosen[name] = fitting[-1] if fitting else space.values[name][0]
 
 
 def _linear_points(low: float, high: float, step: float) -> list[float]:

@@ -12,7 +12,7 @@ from tuner.conclude import conclude
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.confirm import Confirmation, best_of, confirm
-from tuner.errors import BoxUnusable
+from tuner.errors import BoxUnusable, FailureKind
 from tuner.evaluate import Evaluator, evaluator
 from tuner.events import Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.finalists import FinalistRun
@@ -30,6 +30,8 @@ BATCH = 8
 SEARCH_SHARE = 0.7
 # So many trials in a row that the box spoilt, and the study pauses.
 SPOILT_IN_A_ROW = 3
+# So many servers, none of which started, and it pauses too.
+NOTHING_STARTED = 4
 
 
 @dataclass
@@ -70,36 +72,51 @@ def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
 
     Raises UserError if the folder, the storage or the box cannot be used.
     """
-    started_s = time.perf_counter()
     record.prepare(plan.out, resume=options.resume)
+    with record.locked(plan.out):
+        return _run(plan, options, listener)
+
+
+def _run(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
+    started_s = time.perf_counter()
     if options.resume:
         record.check_same_plan(plan)
-    else:
+    study = open_study(plan, resume=options.resume)
+    if not options.resume:
         record.write_plan(plan)
     progress = Progress({one.trial: one for one in record.read_outcomes(plan.out)}, record.read_runs(plan.out))
     listener(StudyStarted(plan, len(progress.outcomes)))
     interrupted = False
     try:
         with evaluator(plan, options.workers) as evaluate:
-            _search(plan, evaluate, progress, listener)
+            _search(Search(plan, study, spaces_of(plan), evaluate), progress, listener)
             confirm(Confirmation(plan, progress.outcomes, progress.runs, options.seeds), evaluate, listener)
     except KeyboardInterrupt:
         interrupted = True
     return _finish(plan, progress, interrupted, started_s, listener)
 
 
-def _search(plan: Plan, evaluate: Evaluator, progress: Progress, listener: Listener) -> None:
-    spaces = spaces_of(plan)
-    study = open_study(plan)
+@dataclass(frozen=True)
+class Search:
+    """What a search works with."""
+
+    plan: Plan
+    study: optuna.Study
+    spaces: dict[str, Space]
+    evaluate: Evaluator
+
+
+def _search(search: Search, progress: Progress, listener: Listener) -> None:
+    plan, study = search.plan, search.study
     if not study.trials:
-        for space in spaces.values():
+        for space in search.spaces.values():
             study.enqueue_trial(parameters(space.default, space))
     spoilt = 0
-    while batch := _next_batch(plan, study, spaces, evaluate, progress):
+    while batch := _next_batch(search, progress):
         trials = {order.trial: trial for order, trial in batch}
         for order, _ in batch:
             listener(TrialStarted(order.trial, order.configuration))
-        for outcome in evaluate.trials([order for order, _ in batch], listener):
+        for outcome in search.evaluate.trials([order for order, _ in batch], listener):
             record.write_outcome(plan.out, outcome)
             tell(study, trials[outcome.trial], outcome, plan.slo.attainment)
             progress.outcomes[outcome.trial] = outcome
@@ -108,12 +125,12 @@ def _search(plan: Plan, evaluate: Evaluator, progress: Progress, listener: Liste
             if outcome.state == "failed":
                 _queue_again(study, outcome.trial)
             _pause_if_spoilt(plan, outcome, spoilt)
+            _pause_if_nothing_starts(plan, progress)
 
 
-def _next_batch(
-    plan: Plan, study: optuna.Study, spaces: dict[str, Space], evaluate: Evaluator, progress: Progress
-) -> list[tuple[TrialOrder, optuna.Trial]]:
+def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, optuna.Trial]]:
     """The next trials to measure: those a killed tuner left behind, else new ones; [] when the search is over."""
+    plan, study, spaces = search.plan, search.study, search.spaces
     left_behind = list(_left_behind(plan, study, progress))
     if left_behind:
         return left_behind
@@ -150,6 +167,8 @@ def _left_behind(plan: Plan, study: optuna.Study, progress: Progress) -> Iterato
         stored = frozen.user_attrs.get("configuration")
         if stored is None:
             study.tell(trial, state=TrialState.FAIL)
+            if "fixed_params" in frozen.system_attrs:
+                study.enqueue_trial(frozen.system_attrs["fixed_params"])
         elif frozen.number in progress.outcomes:
             tell(study, trial, progress.outcomes[frozen.number], plan.slo.attainment)
         else:
@@ -174,6 +193,20 @@ def _pause_if_spoilt(plan: Plan, outcome: Outcome, spoilt: int) -> None:
             f"the box spoilt {spoilt} trials in a row, the last by {outcome.failure.kind}: "
             f"{outcome.failure.message}\n"
             f"nothing is lost; mend it and go on with --resume --out {plan.out}"
+        )
+
+
+def _pause_if_nothing_starts(plan: Plan, progress: Progress) -> None:
+    """When no server has started yet in several trials, it is the box, not the configurations."""
+    outcomes = list(progress.outcomes.values())
+    kinds = {outcome.failure.kind if outcome.failure else None for outcome in outcomes}
+    if len(outcomes) >= NOTHING_STARTED and kinds <= {FailureKind.EXITED_AT_START, FailureKind.START_TIMEOUT}:
+        failure = outcomes[-1].failure
+        assert failure
+        raise BoxUnusable(
+            f"none of {len(outcomes)} servers started, the last because: {failure.message} {failure.evidence}"
+            f"{f' (server log: {failure.log})' if failure.log else ''}\n"
+            f"mend it and start anew with another --out than {plan.out}"
         )
 
 

@@ -83,6 +83,7 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
             answer = _answer(order, probers[0], listener)
             cost = Cost(startup_s, target.clock_s() - startup_s)
             listener(StageEntered(order.trial, "stopping"))
+        _tell_errors(order, probers[0], listener)
         return _measured(blank, answer, cost, plan.slo.limits)
     except ServerFailed as failed:
         failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
@@ -97,6 +98,13 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
         for prober in probers:
             requests = trial_folder(plan.out, order.trial) / "requests.parquet"
             write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
+
+
+def _tell_errors(order: TrialOrder, prober: Prober, listener: Listener) -> None:
+    """Why requests failed, if some did: the first few kinds."""
+    errors = sorted({error for one in prober.recorded for error in one.log.errors})
+    if errors:
+        listener(Note(f"t{order.trial}: some requests failed: {'; '.join(errors[:3])}"))
 
 
 def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:

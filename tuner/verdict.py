@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.finalists import Value, interval, paired_ratio
+from tuner.finalists import Value, paired_ratio
 from tuner.outcome import Outcome
 from tuner.summary import Gain, HowSure, VerdictWord
 
@@ -33,7 +33,7 @@ def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value
         return _compared(default, challenger)
     if challenger_holds:
         assert challenger
-        return _unopposed(challenger)
+        return _unopposed(outcomes, challenger)
     if default_holds:
         assert default
         return Verdict("keep-default", _without_rival(outcomes, challenger), "medium", default.trial, None)
@@ -59,8 +59,16 @@ def _compared(default: Value, challenger: Value) -> Verdict:
     return Verdict("inconclusive", why, "low", challenger.trial, gain)
 
 
-def _unopposed(challenger: Value) -> Verdict:
-    why = "the engine's default holds the SLO at no load worth having; this configuration held it on fresh seeds"
+def _unopposed(outcomes: Sequence[Outcome], challenger: Value) -> Verdict:
+    """No default to compare with: because it holds the SLO nowhere, does not start, or was not measured."""
+    ended = {outcome.state for outcome in outcomes if outcome.configuration.is_default}
+    if "measured" in ended or "pruned" in ended:
+        why = "the engine's default holds the SLO at no load worth having; this configuration held it on fresh seeds"
+    elif "infeasible" in ended:
+        why = "the engine's default does not run here; this configuration held the SLO on fresh seeds"
+    else:
+        why = "the engine's default could not be measured, so there is nothing to compare with"
+        return Verdict("inconclusive", why, "low", challenger.trial, None)
     return Verdict("deploy", why, _sure(challenger), challenger.trial, None)
 
 
@@ -75,8 +83,8 @@ def _without_rival(outcomes: Sequence[Outcome], challenger: Value | None) -> str
 
 def _sure(value: Value) -> HowSure:
     """High where the seeds agree about the value: enough of them, and their interval is clear of half the mean."""
-    low, _ = interval(value.per_seed.values())
-    return "high" if len(value.per_seed) >= ENOUGH_SEEDS and low > value.mean / 2 else "medium"
+    clear = value.ci95 is not None and value.ci95[0] > value.mean / 2
+    return "high" if clear and len(value.per_seed) >= ENOUGH_SEEDS else "medium"
 
 
 def _nothing(outcomes: Sequence[Outcome]) -> Verdict:

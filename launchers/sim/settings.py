@@ -103,9 +103,14 @@ def settings_of(
     return _with_memory(settings, model.architecture, gpu)
 
 
+def has_effect(spec: EngineSpec, knob: str) -> bool:
+    """Whether the simulation models this knob of the engine."""
+    return knob in MODELLED.get(spec.name, set())
+
+
 def with_effect(spec: EngineSpec, asked: Collection[str]) -> tuple[EngineSpec, tuple[str, ...]]:
     """`spec` without the knobs that the simulation does not model, and their names; `asked` ones stay. Pure."""
-    idle = {name for name in spec.knobs if name not in MODELLED[spec.name] and name not in asked}
+    idle = {name for name in spec.knobs if not has_effect(spec, name) and name not in asked}
     kept = {name: knob for name, knob in spec.knobs.items() if name not in idle}
     searched = tuple(name for name in spec.knobs if name in idle and not spec.knobs[name].only_if_asked)
     return spec.model_copy(update={"knobs": kept}), searched

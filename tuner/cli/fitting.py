@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed, refuse_unknown
-from launchers.sim.settings import with_effect
+from launchers.sim.settings import has_effect, with_effect
 from tuner.config.catalog import load, names
 from tuner.config.engine import EngineSpec
 from tuner.config.strict import suggestion
@@ -45,6 +45,8 @@ def simulated_engines(wanted: Sequence[str], asked: Collection[str]) -> Engines:
         usable, idle = with_effect(spec, asked)
         specs.append(usable)
         notes += [f"{spec.title}: not modelled, so not searched: {', '.join(idle)}"] if idle else []
+        idle_but_asked = [name for name in asked if name in spec.knobs and not has_effect(spec, name)]
+        notes += [f"{spec.title}: {name} was asked for, but has no effect in a simulation" for name in idle_but_asked]
     return Engines(tuple(specs), {}, tuple(notes))
 
 

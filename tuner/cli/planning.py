@@ -2,9 +2,10 @@
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 from launchers.engines import ENGINES
@@ -15,6 +16,8 @@ from tuner import gpus
 from tuner.cli.executables import named_executables
 from tuner.cli.fitting import installed_engines, simulated_engines
 from tuner.config.catalog import load, load_model
+from tuner.config.engine import EngineSpec
+from tuner.config.model import Model
 from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
 from tuner.errors import ConfigError, UserError
@@ -70,20 +73,23 @@ def plan_from(options: Options) -> Planned:
     """The plan that `options` mean. Raises UserError with one message for what is wrong."""
     check_sampler(options.sampler)
     model, slo = load_model(options.model), _slo(options)
-    workload = load_workload(options.workload or slo.workload).fitted(model.architecture.max_context)
+    extra_flags = _extra_flags(options.flags)
+    longest = _context(extra_flags) or model.architecture.max_context
+    workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
     executables = named_executables(options.executables, options.engines.split(",")[0])
-    box = _box(options, executables)
+    box = _box(options, model, executables)
     if box.simulation is None:
         model.check_servable()
     if options.port and box.simulation != "virtual":
         with reserved_port(options.port):
             pass
-    extra_flags, asked = _extra_flags(options.flags), _pairs("--knob", options.knobs, "token_budget=256..8192")
+    asked = _asked_knobs(options.knobs)
     if box.simulation is None:
         engines = installed_engines(options.engines.split(","), executables, extra_flags)
     else:
         engines = simulated_engines(options.engines.split(","), asked)
     notes = engines.notes
+    _refuse_knobs_as_flags(engines.specs, extra_flags)
     trials, budget_s = _bounds(options, box)
     plan = Plan(
         model=model,
@@ -134,27 +140,28 @@ def _slo(options: Options) -> Slo:
     return slo if options.attainment is None else slo.model_copy(update={"attainment": options.attainment})
 
 
-def _box(options: Options, executables: dict[str, str]) -> Box:
+def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
     """Real GPUs where there are some; else a simulation, unless a real engine on this CPU is clearly meant."""
     if options.simulate:
         return gpus.simulated_box(options.simulate, options.gpu, options.gpus)
-    found = gpus.devices()
-    if options.gpu == gpus.CPU:
+    found = gpus.visible(gpus.devices(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if options.gpu == gpus.CPU or (not found and options.gpu is None and _means_the_cpu(options, model, executables)):
+        if options.gpus:
+            raise ConfigError(f"--gpus {options.gpus}: the engine runs on this machine's CPU; leave --gpus out")
         return gpus.cpu_box()
-    if found:
-        if options.gpu is not None:
-            raise ConfigError(
-                f"--gpu {options.gpu}: this box has {found[0].title}; add --simulate virtual to simulate another"
-            )
-        return gpus.real_box(found, options.gpus)
-    named = any(
-        name in executables or os.environ.get(ENGINES[name].variable)
-        for name in options.engines.split(",")
-        if name in ENGINES
-    )
-    if named and options.gpu is None:
-        return gpus.cpu_box()
-    return gpus.simulated_box("virtual", options.gpu, options.gpus)
+    if not found:
+        return gpus.simulated_box("virtual", options.gpu, options.gpus)
+    if options.gpu is not None:
+        title = found[0].title
+        raise ConfigError(f"--gpu {options.gpu}: this box has {title}; add --simulate virtual to simulate another")
+    return gpus.real_box(found, options.gpus)
+
+
+def _means_the_cpu(options: Options, model: Model, executables: Mapping[str, str]) -> bool:
+    """An engine was named, by option, or by the environment with a model that lies on this machine."""
+    wanted = [ENGINES[name] for name in options.engines.split(",") if name in ENGINES]
+    by_environment = any(os.environ.get(engine.variable) for engine in wanted) and Path(model.path).is_dir()
+    return by_environment or any(engine.name in executables for engine in wanted)
 
 
 def _bounds(options: Options, box: Box) -> tuple[int | None, float | None]:
@@ -172,7 +179,9 @@ def _folder(options: Options, model: str, slo: str) -> Path:
     results = Path("results")
     name = f"{model.replace('/', '--')}-{slo}"
     if options.resume:
-        candidates = sorted(results.glob(f"*-{name}*/plan.yaml"), key=lambda path: path.stat().st_mtime)
+        dated = re.compile(rf"\d{{4}}-\d\d-\d\d-{re.escape(name)}(-\d+)?")
+        plans = [path for path in results.glob("*/plan.yaml") if dated.fullmatch(path.parent.name)]
+        candidates = sorted(plans, key=lambda path: path.stat().st_mtime)
         if not candidates:
             raise UserError(f"results/: no study of {name} to resume; give its folder with --out")
         return candidates[-1].parent
@@ -181,14 +190,36 @@ def _folder(options: Options, model: str, slo: str) -> Path:
     return next(folder for folder in numbered if not folder.exists())
 
 
-def _pairs(option: str, texts: tuple[str, ...], example: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def _asked_knobs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Knob → what was asked of it, from `--knob NAME=RANGE`."""
+    asked: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
-            raise ConfigError(f"{option} {text}: write NAME=VALUE, for instance {option} {example}")
-        pairs[name] = value
-    return pairs
+            raise ConfigError(f"--knob {text}: write NAME=RANGE, for instance --knob token_budget=256..8192")
+        if name in asked:
+            raise ConfigError(f"--knob {text}: {name} was given before, as {asked[name]}")
+        asked[name] = value
+    return asked
+
+
+def _refuse_knobs_as_flags(specs: Sequence[EngineSpec], extra_flags: Sequence[str]) -> None:
+    """A flag behind a knob's own would win over it: the study would measure what it did not set."""
+    for spec in specs:
+        for name, knob in spec.knobs.items():
+            own = {knob.flag, *(flag for flags in (knob.choices or {}).values() for flag in flags)}
+            for flag in set(extra_flags) & own:
+                if flag.startswith("--") and not knob.only_if_asked:
+                    raise ConfigError(
+                        f"--set {flag.removeprefix('--')}: this is the knob {name}; use --knob {name}=..."
+                    )
+
+
+def _context(extra_flags: Sequence[str]) -> int | None:
+    """The context length that `--set` limits the engines to."""
+    flags = {engine.context_flag for engine in ENGINES.values()}
+    values = [value for flag, value in pairwise(extra_flags) if flag in flags]
+    return int(values[-1]) if values and values[-1].isdigit() else None
 
 
 def _extra_flags(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 
 from tuner import record
@@ -11,6 +12,7 @@ from tuner.study import StudyOptions, run_study
 from tuner.summary import VerdictWord
 from tuner.terminal.choose import open_view, print_summary
 from tuner.terminal.final import final_text
+from tuner.wording.commands import study_command
 
 
 def run(options: Options) -> VerdictWord:
@@ -26,6 +28,8 @@ def run(options: Options) -> VerdictWord:
     from tuner.report import write_report
 
     write_report(plan.out, summary, outcomes, plan)
+    if options.as_json and summary.verdict == "interrupted":
+        print(f"go on with: {shlex.join(study_command(plan))} --out {plan.out} --resume", file=sys.stderr)
     if options.as_json:
         print(json.dumps(record.summary_as_data(summary), ensure_ascii=False))
     else:

@@ -1,0 +1,58 @@
+"""GPUs: which of a box a study may use."""
+
+import pytest
+
+from tuner.errors import BoxUnusable, ConfigError
+from tuner.gpus import Device, chosen_gpus, gpu_of, real_box, simulated_box, visible
+
+BOX = [Device(index, "NVIDIA H100 80GB HBM3", 79.6) for index in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [("2", (0, 1)), ("0,1,4-7", (0, 1, 4, 5, 6, 7)), ("3,", None), ("0,0", None), ("all", None), ("0", None)],
+)
+def test_gpus_are_a_number_or_a_list(text: str, gpus: tuple[int, ...] | None) -> None:
+    if gpus is None:
+        with pytest.raises(ConfigError, match=f"--gpus {text}"):
+            chosen_gpus(text)
+    else:
+        assert chosen_gpus(text) == gpus
+
+
+def test_a_box_knows_its_kind_and_the_memory_the_driver_says() -> None:
+    box = real_box(BOX, None)
+    assert (box.gpu.name, box.gpu.memory_gib, box.gpus, box.simulation) == ("h100", 79.6, tuple(range(8)), None)
+
+
+def test_only_what_the_scheduler_left_to_this_process_is_used() -> None:
+    mine = visible(BOX, "4,5")
+    assert real_box(mine, None).gpus == (4, 5)
+    assert real_box(mine, "1").gpus == (4,)
+    with pytest.raises(ConfigError, match="this process has 4, 5"):
+        real_box(mine, "0,4")
+    with pytest.raises(ConfigError, match="this process has 4, 5"):
+        real_box(mine, "3")
+
+
+def test_gpus_named_otherwise_than_by_number_are_refused() -> None:
+    with pytest.raises(BoxUnusable, match="name the GPUs by number"):
+        visible(BOX, "GPU-1234")
+    assert visible(BOX, None) == BOX
+
+
+def test_a_study_needs_gpus_of_one_kind() -> None:
+    mixed = [BOX[0], Device(1, "NVIDIA A100-SXM4-80GB", 80.0)]
+    with pytest.raises(BoxUnusable, match="GPUs of one kind"):
+        real_box(mixed, None)
+    assert real_box(mixed, "1").gpus == (0,)
+
+
+def test_an_unknown_gpu_is_named() -> None:
+    with pytest.raises(BoxUnusable, match="Radeon"):
+        gpu_of(Device(0, "Radeon", 16.0))
+
+
+def test_a_simulated_box_has_eight_h100s_unless_asked_otherwise() -> None:
+    assert simulated_box("virtual", None, None).title == "8 × H100"
+    assert simulated_box("virtual", "h200", "2").title == "2 × H200"
