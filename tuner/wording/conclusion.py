@@ -37,6 +37,9 @@ from tuner.wording.numbers import (
     wanted_share,
 )
 
+# A point stands at the edge of its SLO, where a percentile meets its limit: so near, it is at the limit, not over it.
+AT_THE_LIMIT = 1.02
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -281,8 +284,8 @@ def _latency_row(summary: Summary, metric: str, attainment: float, bound: float)
     seen = at_percentile(chosen, metric, attainment) if chosen else None
     gaps = ", all gaps" if metric == "itl_s" else ""
     label = f"{METRICS[metric]} {percentile_name(attainment)}{gaps}"
-    holds = None if seen is None else seen <= bound
-    note = f"limit {limit(bound)}"
+    holds = None if seen is None else seen <= bound * AT_THE_LIMIT
+    note = f"at its limit, {limit(bound)}" if seen is not None and holds and seen > bound else f"limit {limit(bound)}"
     return _row(summary, label, lambda point: latency(at_percentile(point, metric, attainment)), holds, note)
 
 
