@@ -183,7 +183,11 @@ def _machine() -> dict[str, Any]:
     """What the tuner itself ran on."""
     cpu = Path("/proc/cpuinfo")
     models = re.findall(r"^model name\s*: (.+)$", cpu.read_text(), re.MULTILINE) if cpu.exists() else []
-    return {"system": platform.platform(), "cpu": models[0] if models else "unknown", "cores": os.cpu_count()}
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": models[0] if models else "unknown",
+        "cores": os.cpu_count(),
+    }
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
