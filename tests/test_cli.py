@@ -69,6 +69,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                      id="missing trace"),
         pytest.param([*CHAT, "--budget", "soon"], ["--budget soon", "2h, 90m"],
                      id="no duration"),
+        pytest.param([*CHAT, "--set", "max-num-seqs=64"], ["the knob max_batch_size", "--knob max_batch_size="],
+                     id="a knob set behind its back"),
+        pytest.param([*CHAT, "--knob", "tp=1", "--knob", "tp=2"], ["tp was given before"], id="a knob twice"),
         pytest.param([*CHAT, "--gpus", "0,0"], ["--gpus 0,0", "each named once"],
                      id="one GPU twice"),
         pytest.param([*CHAT, "--sampler", "magic"], ["no such sampler", "tpe, random"],
@@ -188,6 +191,19 @@ def test_without_a_gpu_a_box_of_eight_h100s_is_simulated(folder: Path) -> None:
 def test_any_engine_flag_can_be_passed_on(folder: Path) -> None:
     plan = plan_from(Options(model="qwen-7b", slo="chat", flags=("max-model-len=8192", "enforce-eager"))).plan
     assert plan.extra_flags == ("--max-model-len", "8192", "--enforce-eager")
+
+
+def test_a_limited_context_limits_the_prompts_too(folder: Path) -> None:
+    plan = plan_from(Options(model="qwen-7b", slo="chat", flags=("max-model-len=4096",))).plan
+    assert plan.workload.max_model_len == 4096
+
+
+def test_resume_takes_the_latest_study_of_this_model_and_slo_only(folder: Path) -> None:
+    for name in ("2026-01-01-qwen-7b-code", "2026-01-02-qwen-7b-code-gen"):
+        (folder / "results" / name).mkdir(parents=True)
+        (folder / "results" / name / "plan.yaml").write_text("")
+    plan = plan_from(Options(model="qwen-7b", slo="code", resume=True)).plan
+    assert plan.out.name == "2026-01-01-qwen-7b-code"
 
 
 def test_a_second_study_of_a_day_gets_a_folder_of_its_own(folder: Path) -> None:

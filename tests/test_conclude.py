@@ -42,6 +42,33 @@ def test_a_finalist_that_could_not_be_measured_again_leaves_it_open() -> None:
     assert "t3 could not be measured again" in summary.why
 
 
+@pytest.mark.parametrize(
+    "level", [pytest.param(0.7, id="both levels pass"), pytest.param(1.3, id="both levels miss")]
+)
+def test_a_finalist_whose_edge_was_not_reached_leaves_it_open(level: float) -> None:
+    """As when the budget is spent, or the box gives up, in the middle of the confirmation."""
+    attainment = 0.999 if level < 1 else 0.9
+    short = [
+        FinalistRun(3, seed, 8 * level * step, a_score(8 * level * step, attainment))
+        for seed in range(5)
+        for step in (1, 1.05)
+    ]
+    summary = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0) + short)
+    assert (summary.verdict, summary.how_sure, summary.gain) == ("inconclusive", "low", None)
+
+
+def test_a_level_that_only_some_seeds_saw_does_not_count() -> None:
+    one_more = FinalistRun(3, 0, 8.0 * 1.01, a_score(8.0 * 1.01, 0.2))
+    summary = concluded(DEFAULT, CHALLENGER, measured=[*runs(0, 6.0), *runs(3, 8.0), one_more])
+    assert summary.best and summary.best.load == {"rate_rps": 8.0}
+
+
+def test_an_interrupted_confirmation_states_what_the_search_found() -> None:
+    first_window = [FinalistRun(3, 0, 8.0, a_score(8.0, 0.5))]
+    summary = concluded(DEFAULT, CHALLENGER, measured=first_window, interrupted=True)
+    assert summary.best and (summary.best.trial, summary.best.goodput_rps_per_gpu) == (3, 7.5)
+
+
 def test_an_interrupted_study_names_its_best_so_far_without_a_gain() -> None:
     summary = concluded(DEFAULT, CHALLENGER, interrupted=True)
     assert summary.verdict == "interrupted" and summary.best and summary.best.trial == 3

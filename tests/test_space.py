@@ -79,6 +79,8 @@ def test_speculation_needs_real_text_or_a_simulation() -> None:
         pytest.param("token_budget", "8192..256", "8192 is above 256", id="the wrong way round"),
         pytest.param("token_budget", "1..64", "outside what the engine accepts", id="below what the engine takes"),
         pytest.param("token_budget", "many", "'many' is no number", id="no number"),
+        pytest.param("token_budget", "nan", "'nan' is no number", id="not a number"),
+        pytest.param("max_batch_size", "64.5", "whole numbers only", id="half a request"),
         pytest.param("prefix_caching", "maybe", "no choice 'maybe'; allowed: on, off", id="no such choice"),
         pytest.param("tp", "8", r"28 heads.*can have tp 1, 2, 4", id="heads do not divide"),
     ],
@@ -119,6 +121,12 @@ def test_what_is_repaired_is_allowed_and_obeys_the_engines_arithmetic(data: st.D
     assert all(value in found.values[name] for name, value in moved.items())
     assert int(moved["token_budget"]) >= int(moved["max_batch_size"])
     assert repaired(moved, found) == moved
+
+
+def test_a_server_never_takes_more_gpus_than_the_box_has() -> None:
+    found = vllm(dp="1..8", tp="1..4")
+    moved = repaired({"tp": 4, "dp": 8}, found)
+    assert (moved["tp"], moved["dp"]) == (4, 2)
 
 
 def test_a_value_between_two_points_moves_to_the_nearest() -> None:

@@ -164,6 +164,13 @@ def test_a_study_is_not_resumed_as_another_one(finished: Any) -> None:
         a_run(a_plan(plan.out.parent, seed=7), resume=True)
 
 
+def test_a_storage_that_knows_the_study_already_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    a_run(a_plan(tmp_path, storage=storage, trials=1))
+    with pytest.raises(ConfigError, match="a study named study is there"):
+        a_run(a_plan(tmp_path, storage=storage, trials=1, out=tmp_path / "elsewhere" / "study"))
+
+
 def test_there_must_be_a_study_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no study here to resume"):
         a_run(a_plan(tmp_path), resume=True)

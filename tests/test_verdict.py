@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.builders import a_miss, an_outcome
+from tests.builders import a_configuration, a_crash, a_miss, an_outcome
 from tuner.finalists import Value
+from tuner.outcome import Outcome
 from tuner.verdict import decide
 
 
@@ -41,6 +42,23 @@ def test_a_default_that_holds_the_slo_nowhere_leaves_no_gain_to_state() -> None:
     found = decide([a_miss(0), an_outcome(7)], None, a_value(7, [12.0] * 5))
     assert (found.word, found.best, found.gain) == ("deploy", 7, None)
     assert "default holds the SLO at no load" in found.why
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "word", "says"),
+    [
+        pytest.param([a_crash(0, a_configuration(is_default=True))], "deploy", "does not run here", id="crashed"),
+        pytest.param(
+            [an_outcome(0, state="failed")], "inconclusive", "could not be measured", id="spoilt by the box"
+        ),
+        pytest.param([], "inconclusive", "could not be measured", id="never tried"),
+    ],
+)
+def test_a_default_that_was_not_measured_is_not_called_one_that_holds_nothing(
+    outcomes: list[Outcome], word: str, says: str
+) -> None:
+    found = decide([*outcomes, an_outcome(7)], None, a_value(7, [12.0] * 5))
+    assert found.word == word and says in found.why
 
 
 def test_a_challenger_that_does_not_hold_again_is_not_deployed() -> None:

@@ -52,7 +52,7 @@ class ProbeProgress:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial is over. `best` is the best outcome so far, this one included; `default` is trial 0's where known."""
+    """A trial is over. `best` is the best so far, this one included; `default` the best of the engines' defaults."""
 
     outcome: Outcome
     best: Outcome | None

@@ -1,0 +1,44 @@
+"""Record: nothing that was measured is lost, and nobody writes beside us."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.builders import a_crash, a_plan, a_score, an_outcome
+from tuner import record
+from tuner.errors import BoxUnusable
+from tuner.finalists import FinalistRun
+
+RUN = FinalistRun(3, 0, 8.0, a_score(8.0))
+
+
+def test_outcomes_come_back_as_they_were_written(tmp_path: Path) -> None:
+    outcomes = [an_outcome(0), a_crash(1)]
+    for outcome in outcomes:
+        record.write_outcome(tmp_path, outcome)
+    assert record.read_outcomes(tmp_path) == outcomes
+
+
+def test_a_line_that_a_crash_cut_off_is_left_out_and_does_not_spoil_the_next(tmp_path: Path) -> None:
+    record.append_run(tmp_path, RUN)
+    with (tmp_path / "finalists.jsonl").open("ab") as file:
+        file.write(b'{"trial": 3, "repl')
+    assert record.read_runs(tmp_path) == [RUN]
+    with record.locked(tmp_path):
+        record.append_run(tmp_path, RUN)
+    assert record.read_runs(tmp_path) == [RUN, RUN]
+
+
+def test_two_tuners_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with (
+        record.locked(tmp_path),
+        pytest.raises(BoxUnusable, match="another tune is at work"),
+        record.locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_half_written_file_never_takes_the_place_of_a_whole_one(tmp_path: Path) -> None:
+    record.write_plan(a_plan(out=tmp_path))
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".partial")]
+    record.check_same_plan(a_plan(out=tmp_path))
