@@ -188,6 +188,12 @@ def test_without_a_gpu_a_box_of_eight_h100s_is_simulated(folder: Path) -> None:
     assert (plan.box.title, plan.box.simulation, plan.trials) == ("8 × H100", "virtual", 64)
 
 
+def test_a_default_that_cannot_start_is_noted_and_the_study_may_go_on(folder: Path) -> None:
+    """llama-70b's weights fit on two H100s, but not the KV cache of its longest context as well."""
+    planned = plan_from(Options(model="llama-70b", slo="summarization", engines="vllm,sglang"))
+    assert any("default will not start on this box" in note for note in planned.notes)
+
+
 def test_any_engine_flag_can_be_passed_on(folder: Path) -> None:
     plan = plan_from(Options(model="qwen-7b", slo="chat", flags=("max-model-len=8192", "enforce-eager"))).plan
     assert plan.extra_flags == ("--max-model-len", "8192", "--enforce-eager")

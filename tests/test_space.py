@@ -146,3 +146,13 @@ def test_a_configuration_leaves_out_knobs_whose_condition_does_not_hold() -> Non
     found = space(engine, {}, Circumstances(a_model(), a_gpu(), 1, True, False))
     assert configuration(found, {"speculation": "off", "lookup": 3}).knobs == {"speculation": "off"}
     assert configuration(found, {"speculation": "ngram", "lookup": 3}).knobs == {"speculation": "ngram", "lookup": 3}
+
+
+def test_a_threshold_for_long_prompts_that_the_budget_never_reaches_is_off() -> None:
+    chosen: dict[str, KnobValue] = {
+        "max_batch_size": 64,
+        "token_budget": 2048,
+        "long_prefill_token_threshold": "4096",
+    }
+    assert repaired(chosen, vllm())["long_prefill_token_threshold"] == "off"
+    assert repaired(chosen | {"token_budget": 8192}, vllm())["long_prefill_token_threshold"] == "4096"

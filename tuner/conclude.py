@@ -131,7 +131,7 @@ def _too_slow(best: Point, plan: Plan) -> Verdict:
 
 def _unconfirmed(outcomes: Sequence[Outcome], trials: Sequence[int]) -> Verdict:
     names = " and ".join(f"t{trial}" for trial in trials)
-    why = f"{names} could not be measured again to the edge of the SLO; --resume goes on"
+    why = f"{names} could not be followed to the edge of the SLO on fresh seeds"
     return Verdict("inconclusive", why, "low", _best_searched(outcomes), None)
 
 

@@ -24,7 +24,7 @@ BOLDEST = 1.4
 BOLD, SPARE = 1.15, 0.5
 MAX_LEVELS = 8
 # A finalist that misses the SLO even so far below the level its search found does not hold it.
-FAR_BELOW = 0.7
+FAR_BELOW = 0.75
 LEAST_SEEDS = 2
 # Where attainment hardly falls between two levels, a seed's edge cannot be told: bounds of its logarithm.
 SHIFTS = (-0.5, 0.5)

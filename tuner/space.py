@@ -103,6 +103,8 @@ def repaired(chosen: Mapping[str, KnobValue], space: Space) -> dict[str, KnobVal
     snapped = {name: _nearest(value, space.values[name]) for name, value in chosen.items()}
     if "token-budget-covers-batch" in space.engine.constraints:
         _cover_batch(snapped, space)
+    if "long-prefill-below-budget" in space.engine.constraints:
+        _drop_idle_threshold(snapped, space)
     _fit_box(snapped, space)
     return snapped
 
@@ -257,6 +259,14 @@ def _cover_batch(chosen: dict[str, KnobValue], space: Space) -> None:
         chosen["token_budget"] = large_enough[0]
     elif small_enough:
         chosen["max_batch_size"] = small_enough[-1]
+
+
+def _drop_idle_threshold(chosen: dict[str, KnobValue], space: Space) -> None:
+    """A threshold for long prompts that the token budget never reaches does nothing: off says the same."""
+    threshold, budget = str(chosen.get("long_prefill_token_threshold", "off")), chosen.get("token_budget")
+    idle = threshold.isdigit() and isinstance(budget, int) and int(threshold) >= budget
+    if idle and "off" in space.values["long_prefill_token_threshold"]:
+        chosen["long_prefill_token_threshold"] = "off"
 
 
 def _fit_box(chosen: dict[str, KnobValue], space: Space) -> None:

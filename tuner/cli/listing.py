@@ -14,13 +14,27 @@ from tuner.config.workload import Workload
 from tuner.space import grid
 
 H100 = "h100"
+WIDE = 120
 
 
 def print_listing(kinds: Sequence[str]) -> None:
     """Print a table for each of `kinds`."""
     console = Console(highlight=False)
     for kind in kinds:
-        console.print(TABLES[kind](), "")
+        if kind == "knobs" and console.width < WIDE:
+            _print_knobs_narrow(console)
+        else:
+            console.print(TABLES[kind](), "")
+
+
+def _print_knobs_narrow(console: Console) -> None:
+    """One paragraph a knob: names stay whole, so that they can be searched for."""
+    gpu = load(Gpu, H100)
+    for name in names(EngineSpec):
+        for knob, about in load(EngineSpec, name).knobs.items():
+            extra = ", only if asked for" if _is_extra(about) else ""
+            console.print(f"{name}.{knob}  {_range(about)}  (default {about.default_on(gpu)}{extra})", style="bold")
+            console.print(f"    {' '.join(about.why.split())}", "")
 
 
 def _models() -> Table:

@@ -20,7 +20,7 @@ from tuner.config.engine import EngineSpec
 from tuner.config.model import Model
 from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
-from tuner.errors import ConfigError, UserError
+from tuner.errors import ConfigError, ServerFailed, UserError
 from tuner.search import check_sampler
 from tuner.space import Space, spaces_of
 from tuner.workload.named import load_workload
@@ -112,16 +112,19 @@ def plan_from(options: Options) -> Planned:
     )
     spaces = spaces_of(plan)
     if box.simulation is not None:
-        notes += tuple(f"{name}: step times from {_step_source(plan, space)}" for name, space in spaces.items())
+        notes += tuple(_step_source(plan, space) for space in spaces.values())
     if plan.extra_flags and box.simulation == "virtual":
         notes += (f"{' '.join(plan.extra_flags)}: stands in the commands, but has no effect in virtual time",)
     return Planned(plan, notes)
 
 
 def _step_source(plan: Plan, space: Space) -> str:
-    """Where the simulated step times of an engine come from."""
-    settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
-    return step_time(settings, plan.model, plan.box.gpu).source
+    """Where the simulated step times of an engine come from; what keeps its default from starting, if that is so."""
+    try:
+        settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
+    except ServerFailed as failed:
+        return f"{space.engine.title}'s default will not start on this box: {failed}"
+    return f"{space.engine.title}: step times from {step_time(settings, plan.model, plan.box.gpu).source}"
 
 
 def duration_s(text: str) -> float:

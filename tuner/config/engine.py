@@ -10,7 +10,7 @@ from tuner.config.strict import Strict
 KnobValue = bool | int | float | str
 
 Need = Literal["gpu", "real_text", "draft"]
-Constraint = Literal["token-budget-covers-batch"]
+Constraint = Literal["token-budget-covers-batch", "long-prefill-below-budget"]
 
 SMALLEST_THAT_FITS = "smallest-that-fits"
 """The default of a knob that counts GPUs: as many as the model's weights need."""

@@ -101,7 +101,11 @@ def _load_note(summary: Summary, per: str) -> str:
     if best is None or "rate_rps" not in best.load:
         return ""
     planned = number(HEADROOM * best.goodput_rps_per_gpu, 2)
-    return f"Past the knee attainment falls fast: plan for {HEADROOM:.0%} of the goodput, {planned} req/s per {per}."
+    return (
+        f"Past the knee attainment falls fast: plan for {HEADROOM:.0%} of the goodput, {planned} req/s per {per}. "
+        "Marks are the search's own short probes; the decision above rests on longer ones with fresh seeds. Goodput "
+        "counts the requests that really came, which random arrivals make differ a little from the load."
+    )
 
 
 def _speed(study: Study) -> Figure | None:
