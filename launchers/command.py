@@ -55,7 +55,7 @@ def _unsaid(knob: Knob, gpu: Gpu) -> KnobValue:
 def _context_flags(plan: Plan, engine: Engine) -> tuple[str, ...]:
     """A workload that says how long its requests get spares the engine room for longer ones."""
     longest = plan.workload.max_model_len
-    if longest is None or longest >= plan.model.architecture.max_context:
+    if longest is None or engine.context_flag in plan.extra_flags or longest >= plan.model.architecture.max_context:
         return ()
     return (engine.context_flag, str(longest))
 

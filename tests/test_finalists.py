@@ -83,6 +83,12 @@ def test_users_are_added_one_at_least() -> None:
     assert {cell.level for cell in cells} == {4.0, 5.0}
 
 
+def test_one_user_is_the_least_there_is() -> None:
+    finalist = Finalist(3, 1.0, 1, steps="users")
+    runs = measured(finalist, 0.5)
+    assert not value_of(finalist, runs, 0.99).holds and value_of(finalist, runs, 0.99).is_settled
+
+
 def test_an_offline_load_has_one_level() -> None:
     finalist = Finalist(3, 1000.0, 1, steps="none")
     runs = [run(cell, 2000.0) for cell in next_cells(finalist, [], SEEDS, 0.0)]

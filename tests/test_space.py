@@ -127,6 +127,7 @@ def test_a_server_never_takes_more_gpus_than_the_box_has() -> None:
     found = vllm(dp="1..8", tp="1..4")
     moved = repaired({"tp": 4, "dp": 8}, found)
     assert (moved["tp"], moved["dp"]) == (4, 2)
+    assert repaired({"dp": 8}, vllm(dp="1..8", tp="4"))["dp"] == 2
 
 
 def test_a_value_between_two_points_moves_to_the_nearest() -> None:

@@ -115,7 +115,8 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
     if not passing:
         closest = max(means, key=lambda level: means[level])
         nothing = {run.replicate: 0.0 for run in own}
-        is_settled = min(means) <= FAR_BELOW * finalist.level
+        is_lowest = finalist.steps == "none" or (finalist.steps == "users" and min(means) <= 1)
+        is_settled = is_lowest or min(means) <= FAR_BELOW * finalist.level
         return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled)
     goodput = _mean_goodput(own)
     best = max(passing, key=lambda level: goodput[level])

@@ -100,13 +100,14 @@ def configuration(space: Space, chosen: Mapping[str, KnobValue]) -> Configuratio
 
 def repaired(chosen: Mapping[str, KnobValue], space: Space) -> dict[str, KnobValue]:
     """`chosen` moved to the nearest allowed values and inside the arithmetic the engines demand."""
-    snapped = {name: _nearest(value, space.values[name]) for name, value in chosen.items()}
+    fixed = {name: allowed[0] for name, allowed in space.values.items() if len(allowed) == 1}
+    moved = fixed | {name: _nearest(value, space.values[name]) for name, value in chosen.items()}
     if "token-budget-covers-batch" in space.engine.constraints:
-        _cover_batch(snapped, space)
+        _cover_batch(moved, space)
     if "long-prefill-below-budget" in space.engine.constraints:
-        _drop_idle_threshold(snapped, space)
-    _fit_box(snapped, space)
-    return snapped
+        _drop_idle_threshold(moved, space)
+    _fit_box(moved, space)
+    return {name: moved[name] for name in chosen}
 
 
 def grid(knob: Knob) -> tuple[KnobValue, ...]:

@@ -31,7 +31,7 @@ class Point:
     itl_s: Percentiles | None
     tpot_s: Percentiles | None
     e2e_s: Percentiles | None
-    capacity_rps_per_gpu: float
+    capacity_rps_per_gpu: float | None
     predicted: Mapping[str, float] | None = None
 
 

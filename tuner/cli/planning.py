@@ -89,7 +89,7 @@ def plan_from(options: Options) -> Planned:
     else:
         engines = simulated_engines(options.engines.split(","), asked)
     notes = engines.notes
-    _refuse_knobs_as_flags(engines.specs, extra_flags)
+    _refuse_knobs_as_flags(engines.specs, extra_flags, asked)
     trials, budget_s = _bounds(options, box)
     plan = Plan(
         model=model,
@@ -114,7 +114,7 @@ def plan_from(options: Options) -> Planned:
     if box.simulation is not None:
         notes += tuple(_step_source(plan, space) for space in spaces.values())
     if plan.extra_flags and box.simulation == "virtual":
-        notes += (f"{' '.join(plan.extra_flags)}: stands in the commands, but has no effect in virtual time",)
+        notes += (f"{' '.join(plan.extra_flags)}: in virtual time only a context length has an effect",)
     return Planned(plan, notes)
 
 
@@ -206,13 +206,13 @@ def _asked_knobs(texts: tuple[str, ...]) -> dict[str, str]:
     return asked
 
 
-def _refuse_knobs_as_flags(specs: Sequence[EngineSpec], extra_flags: Sequence[str]) -> None:
+def _refuse_knobs_as_flags(specs: Sequence[EngineSpec], extra_flags: Sequence[str], asked: Mapping[str, str]) -> None:
     """A flag behind a knob's own would win over it: the study would measure what it did not set."""
     for spec in specs:
         for name, knob in spec.knobs.items():
             own = {knob.flag, *(flag for flags in (knob.choices or {}).values() for flag in flags)}
             for flag in set(extra_flags) & own:
-                if flag.startswith("--") and not knob.only_if_asked:
+                if flag.startswith("--") and (name in asked or not knob.only_if_asked):
                     raise ConfigError(
                         f"--set {flag.removeprefix('--')}: this is the knob {name}; use --knob {name}=..."
                     )
