@@ -75,6 +75,14 @@ def test_an_interrupted_study_names_its_best_so_far_without_a_gain() -> None:
     assert (summary.gain, summary.best.ci95) == (None, None)
 
 
+def test_an_interrupted_study_does_not_name_what_fresh_seeds_refuted() -> None:
+    refuted = [
+        FinalistRun(3, seed, rate, a_score(rate, 0.5), 10.0, 20.0) for seed in range(5) for rate in (7.9, 7.5, 5.0)
+    ]
+    summary = concluded(DEFAULT, CHALLENGER, measured=[*runs(0, 6.0), *refuted], interrupted=True)
+    assert summary.best and summary.best.trial == 0
+
+
 def test_a_study_without_a_single_trial_concludes_too() -> None:
     summary = concluded(interrupted=True)
     assert (summary.trials.total, summary.best, summary.default, summary.frontier) == (0, None, None, ())

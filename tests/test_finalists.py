@@ -78,6 +78,13 @@ def test_where_goodput_peaks_below_the_edge_the_peak_counts() -> None:
     assert value_of(finalist, runs, 0.5).level == 10.5
 
 
+def test_what_was_begun_with_more_seeds_is_ended_with_as_many() -> None:
+    """A study resumed with fewer --seeds: levels of unequal seeds could not be compared."""
+    finalist = Finalist(3, 10.0, 1)
+    runs = [run(cell, 11.4) for cell in next_cells(finalist, [], SEEDS, 0.99)]
+    assert len(next_cells(finalist, runs, 2, 0.99)) == SEEDS
+
+
 def test_users_are_added_one_at_least() -> None:
     cells = next_cells(Finalist(3, 4.0, 1, steps="users"), [], SEEDS, 0.99)
     assert {cell.level for cell in cells} == {4.0, 5.0}

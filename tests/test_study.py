@@ -167,8 +167,25 @@ def test_a_study_is_not_resumed_as_another_one(finished: Any) -> None:
 def test_a_storage_that_knows_the_study_already_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     a_run(a_plan(tmp_path, storage=storage, trials=1))
-    with pytest.raises(ConfigError, match="a study named study is there"):
-        a_run(a_plan(tmp_path, storage=storage, trials=1, out=tmp_path / "elsewhere" / "study"))
+    elsewhere = a_plan(tmp_path, storage=storage, trials=1, out=tmp_path / "elsewhere" / "study")
+    with pytest.raises(ConfigError, match="it has a study named study; name --out anew"):
+        a_run(elsewhere)
+    assert not (elsewhere.out / "plan.yaml").exists(), "a study that did not begin is not there to be resumed"
+
+
+def test_a_tuner_killed_before_it_had_a_database_is_resumed(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path, trials=1)
+    record.prepare(plan.out, resume=False)
+    record.write_plan(plan)
+    assert a_run(plan, resume=True).trials.total == 1
+
+
+def test_trials_whose_database_is_lost_are_not_measured_over(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path, trials=1)
+    a_run(plan)
+    (plan.out / "study.db").unlink()
+    with pytest.raises(ConfigError, match=r"it has trials up to t0, but .*study.db knows 0"):
+        a_run(plan, resume=True)
 
 
 def test_there_must_be_a_study_to_resume(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_a_default_that_was_not_measured_is_not_called_one_that_holds_nothing(
 
 
 def test_a_challenger_that_does_not_hold_again_is_not_deployed() -> None:
-    assert decide([], DEFAULT, a_value(7, [0.0] * 5, holds=False)).word == "keep-default"
+    kept = decide([], DEFAULT, a_value(7, [0.0] * 5, holds=False))
+    assert (kept.word, kept.how_sure) == ("keep-default", "low"), "no rival was confirmed beside it"
     assert decide([], None, a_value(7, [0.0] * 5, holds=False)).word == "inconclusive"
 
 

@@ -24,15 +24,13 @@ def conclude(
     confirmed = {trial: value for trial, value in values.items() if _is_confirmed(value)}
     unconfirmed = [one.trial for one in finalists(plan, outcomes) if one.trial not in confirmed]
     if interrupted:
-        verdict = _interrupted(ordered)
+        verdict = _interrupted(ordered, confirmed)
     elif unconfirmed:
-        verdict = _unconfirmed(ordered, unconfirmed)
+        verdict = _unconfirmed(ordered, confirmed, unconfirmed)
     else:
         verdict = _verdict(ordered, confirmed)
-    default = _finalist_point(ordered, confirmed, runs, is_default=True)
-    best = default if default and default.trial == verdict.best else None
-    if best is None and verdict.best is not None:
-        best = _finalist_point(ordered, confirmed, runs, is_default=False)
+    default = _finalist_point(_best_default(ordered), confirmed, runs)
+    best = None if verdict.best is None else _finalist_point(outcomes[verdict.best], confirmed, runs)
     if verdict.word in {"deploy", "keep-default"} and best and _box_rps(best, plan) < _wanted_rps(plan):
         verdict, best, default = _too_slow(best, plan), None, None
     return Summary(
@@ -129,32 +127,37 @@ def _too_slow(best: Point, plan: Plan) -> Verdict:
     return Verdict("nothing-meets-slo", why, "high", None, None)
 
 
-def _unconfirmed(outcomes: Sequence[Outcome], trials: Sequence[int]) -> Verdict:
+def _unconfirmed(outcomes: Sequence[Outcome], values: Mapping[int, Value], trials: Sequence[int]) -> Verdict:
     names = " and ".join(f"t{trial}" for trial in trials)
     why = f"{names} could not be followed to the edge of the SLO on fresh seeds"
-    return Verdict("inconclusive", why, "low", _best_searched(outcomes), None)
+    return Verdict("inconclusive", why, "low", _best_searched(outcomes, values), None)
 
 
-def _interrupted(outcomes: Sequence[Outcome]) -> Verdict:
-    best = _best_searched(outcomes)
+def _interrupted(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Verdict:
+    best = _best_searched(outcomes, values)
     why = f"stopped after {len(outcomes)} trials, before the winner was measured again"
     return Verdict("interrupted", why, "low", best, None)
 
 
-def _best_searched(outcomes: Sequence[Outcome]) -> int | None:
-    """The trial of highest goodput in the search, which nobody has confirmed."""
-    competing = [outcome for outcome in outcomes if outcome.competes]
+def _best_searched(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> int | None:
+    """The trial of highest goodput in the search, but for those that did not hold it again on fresh seeds."""
+    refuted = {trial for trial, value in values.items() if not value.holds}
+    competing = [outcome for outcome in outcomes if outcome.competes and outcome.trial not in refuted]
     return best_of(competing).trial if competing else None
 
 
+def _best_default(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The best of the engines' defaults, None where none holds the SLO."""
+    competing = [one for one in outcomes if one.configuration.is_default and one.competes]
+    return best_of(competing) if competing else None
+
+
 def _finalist_point(
-    outcomes: Sequence[Outcome], values: Mapping[int, Value], runs: Sequence[FinalistRun], *, is_default: bool
+    outcome: Outcome | None, values: Mapping[int, Value], runs: Sequence[FinalistRun]
 ) -> Point | None:
-    """The best (default or other) configuration: from its fresh runs where it has some, else from its search."""
-    competing = [one for one in outcomes if one.configuration.is_default == is_default and one.competes]
-    if not competing:
+    """One configuration: from its fresh runs where it has some, else from its search. None where it does not hold."""
+    if outcome is None:
         return None
-    outcome = best_of(competing)
     assert outcome.best, "a trial that holds the SLO has a best probe"
     value = values.get(outcome.trial)
     if value is not None and not value.holds:

@@ -76,7 +76,7 @@ def values_of(plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[Finali
 
 def _spent_s(work: Confirmation) -> float:
     """Seconds on the target's clock, search and confirmation together."""
-    searching = sum(one.cost.startup_s + one.cost.measuring_s for one in work.outcomes.values())
+    searching = sum(one.cost.total_s for one in work.outcomes.values())
     return searching + sum(run.startup_s + run.measuring_s for run in work.runs)
 
 

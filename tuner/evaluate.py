@@ -4,12 +4,11 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing import get_context
-from typing import TypeVar
 
 from tuner.config.plan import Plan
 from tuner.errors import MeasurementVoid
@@ -24,7 +23,6 @@ from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.trial import TrialOrder, open_for, run_trial
 
-T = TypeVar("T")
 PR_SET_PDEATHSIG = 1
 # Replicates a finalist is measured for before the server of the other one is started.
 REPLICATES_PER_LAUNCH = 2
@@ -52,7 +50,7 @@ class Evaluator:
             return
         running = [self._pool.submit(_trial_elsewhere, order) for order in orders]
         for future in running:
-            outcome, events = _result(future, running)
+            outcome, events = future.result()
             for event in events:
                 listener(event)
             yield outcome
@@ -65,7 +63,7 @@ class Evaluator:
             return
         running = [self._pool.submit(_visit_elsewhere, visit) for visit in visits]
         for future in running:
-            yield from _result(future, running)
+            yield from future.result()
 
 
 @contextmanager
@@ -135,15 +133,6 @@ def _trial_elsewhere(order: TrialOrder) -> tuple[Outcome, list[Event]]:
 
 def _visit_elsewhere(visit: Visit) -> list[FinalistRun]:
     return list(run_visit(visit))
-
-
-def _result(future: "Future[T]", others: "Sequence[Future[T]]") -> T:
-    try:
-        return future.result()
-    except BaseException:
-        for other in others:
-            other.cancel()
-        raise
 
 
 def _join_parent(parent: int) -> None:

@@ -95,8 +95,12 @@ class Cell:
 
 
 def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, attainment: float) -> list[Cell]:
-    """The windows still needed for this finalist, [] when its edge is bracketed or no more levels are worth it."""
+    """The windows still needed for this finalist, [] when its edge is bracketed or no more levels are worth it.
+
+    What was begun with more seeds than `seeds` (before a --resume with fewer) is ended with as many.
+    """
     own = [run for run in runs if run.trial == finalist.trial]
+    seeds = max([seeds, *(run.replicate + 1 for run in own)])
     planned = {finalist.level, _step(finalist, finalist.level, STEP)} | {run.rate for run in own}
     missing = _missing(finalist, planned, own, seeds)
     if missing:

@@ -29,6 +29,11 @@ class Cost:
     startup_s: float = 0.0
     measuring_s: float = 0.0
 
+    @property
+    def total_s(self) -> float:
+        """Seconds that the trial had its GPUs."""
+        return self.startup_s + self.measuring_s
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -17,6 +17,8 @@ from tuner.workload.build import build
 IDLE_REQUESTS = 12
 # Arrivals are random: a window for 1000 requests on average would hold fewer in half of the cases.
 ROOM = 1.1
+# A server overloaded by this share must show it: its queue grows by so much per second of the probe.
+OVERLOAD_SEEN = 0.05
 # A probe is stopped when so many times the allowed share of its requests is bad already, and at least so many.
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
@@ -61,8 +63,9 @@ class Prober:
 
     def measure(self, load: Load, counted: int) -> Score:
         """The score at `load` with hardly ever fewer than `counted` requests in the window."""
-        measure_s = ROOM * counted / load.rate_rps if isinstance(load, OpenLoop) else self.slo.window_s
-        return self.measure_for(load, measure_s)
+        if not isinstance(load, OpenLoop):
+            return self.measure_for(load, self.slo.window_s)
+        return self.measure_for(load, max(ROOM * counted / load.rate_rps, _least_window_s(self.slo)))
 
     def measure_for(self, load: Load, measure_s: float) -> Score:
         """The score at `load` over a window of `measure_s` seconds."""
@@ -103,6 +106,16 @@ class Prober:
         resolved = log.counted & (log.status != Status.UNFOLLOWED)
         bad = int((bad_requests(log, load, self.slo.limits) & resolved).sum())
         return f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated else None
+
+
+def _least_window_s(slo: Slo) -> float:
+    """A window long enough for a slight overload to break the limit on waiting, however many requests it holds.
+
+    Where a share e of the load is too much, the last request of a probe of T seconds has waited about e T: over the
+    limit from T = limit / e on. Shorter probes call an overloaded server good. Never longer than the SLO's window.
+    """
+    limit_s = slo.limits.ttft_s or slo.limits.e2e_s or 0.0
+    return min(max(limit_s / OVERLOAD_SEEN - slo.warmup_s, 0.0), slo.window_s)
 
 
 def _closed_at_its_end(log: RequestLog) -> RequestLog:

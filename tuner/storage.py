@@ -1,6 +1,8 @@
 """Storage: the Optuna study behind a study, SQLite in its folder unless another URL is given."""
 
 import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,29 +13,51 @@ from tuner.errors import BoxUnusable, ConfigError
 METRIC = "goodput, req/s per GPU"
 
 
-def open_study(plan: Plan, *, resume: bool) -> optuna.Study:
-    """The Optuna study of `plan`: a new one, or the one to resume, made if it was not yet.
-
-    Raises BoxUnusable if the storage cannot be reached, ConfigError if it holds a study of this name already.
-    """
+def open_study(plan: Plan) -> optuna.Study:
+    """The Optuna study of `plan`, made if it is not there. Raises BoxUnusable if the storage cannot be reached."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = plan.storage or f"sqlite:///{plan.out / 'study.db'}"
-    try:
+    with _reached(plan):
         study = optuna.create_study(
-            storage=url,
+            storage=_url(plan),
             study_name=plan.study,
             direction="maximize",
             pruner=optuna.pruners.NopPruner(),
-            load_if_exists=resume,
+            load_if_exists=True,
         )
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise ConfigError(
-            f"--storage {url}: a study named {plan.study} is there; --resume it, or name --out anew"
-        ) from error
-    except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise BoxUnusable(f"--storage {url}: cannot be opened: {reason}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([METRIC])
     return study
+
+
+def refuse_taken_name(plan: Plan) -> None:
+    """Raise ConfigError if the storage has a study of this name already, BoxUnusable if it cannot be reached."""
+    if plan.storage is None:
+        return
+    with _reached(plan):
+        taken = plan.study in optuna.get_all_study_names(plan.storage)
+    if taken:
+        raise ConfigError(f"--storage {plan.storage}: it has a study named {plan.study}; name --out anew")
+
+
+def refuse_lost_trials(study: optuna.Study, plan: Plan, numbers: Collection[int]) -> None:
+    """Raise ConfigError if the folder has trials that the storage does not know: they would be measured over."""
+    known = len(study.get_trials(deepcopy=False))
+    if numbers and max(numbers) >= known:
+        raise ConfigError(
+            f"{plan.out}: it has trials up to t{max(numbers)}, but {_url(plan)} knows {known}; "
+            "give the --storage the study was started with, or another --out"
+        )
+
+
+@contextmanager
+def _reached(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise BoxUnusable(f"--storage {_url(plan)}: cannot be opened: {reason}") from error
+
+
+def _url(plan: Plan) -> str:
+    return plan.storage or f"sqlite:///{plan.out / 'study.db'}"

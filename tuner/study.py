@@ -20,7 +20,7 @@ from tuner.outcome import Outcome
 from tuner.search import parameters, sampler, suggest, tell
 from tuner.seeds import Purpose, derive
 from tuner.space import Space, spaces_of
-from tuner.storage import open_study
+from tuner.storage import open_study, refuse_lost_trials, refuse_taken_name
 from tuner.summary import Summary
 from tuner.trial import TrialOrder
 
@@ -55,7 +55,7 @@ class Progress:
 
     def spent_s(self) -> float:
         """Seconds on the target's clock, trials one after the other."""
-        return sum(outcome.cost.startup_s + outcome.cost.measuring_s for outcome in self.outcomes.values())
+        return sum(outcome.cost.total_s for outcome in self.outcomes.values())
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,13 @@ def _run(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     started_s = time.perf_counter()
     if options.resume:
         record.check_same_plan(plan)
-    study = open_study(plan, resume=options.resume)
-    if not options.resume:
+    else:
+        refuse_taken_name(plan)
+        # Before there is a database: killed from here on, the study can be resumed.
         record.write_plan(plan)
+    study = open_study(plan)
     progress = Progress({one.trial: one for one in record.read_outcomes(plan.out)}, record.read_runs(plan.out))
+    refuse_lost_trials(study, plan, progress.outcomes)
     listener(StudyStarted(plan, len(progress.outcomes)))
     interrupted = False
     try:
@@ -168,7 +171,7 @@ def _left_behind(plan: Plan, study: optuna.Study, progress: Progress) -> Iterato
         if stored is None:
             study.tell(trial, state=TrialState.FAIL)
             if "fixed_params" in frozen.system_attrs:
-                study.enqueue_trial(frozen.system_attrs["fixed_params"])
+                study.enqueue_trial(frozen.system_attrs["fixed_params"], user_attrs=frozen.user_attrs)
         elif frozen.number in progress.outcomes:
             tell(study, trial, progress.outcomes[frozen.number], plan.slo.attainment)
         else:

@@ -36,7 +36,7 @@ def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value
         return _unopposed(outcomes, challenger)
     if default_holds:
         assert default
-        return Verdict("keep-default", _without_rival(outcomes, challenger), "medium", default.trial, None)
+        return Verdict("keep-default", _without_rival(outcomes, challenger), "low", default.trial, None)
     if default or challenger:
         why = "what held the SLO during the search did not hold it again on fresh seeds"
         return Verdict("inconclusive", why, "low", None, None)

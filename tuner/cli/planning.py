@@ -147,7 +147,8 @@ def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
     """Real GPUs where there are some; else a simulation, unless a real engine on this CPU is clearly meant."""
     if options.simulate:
         return gpus.simulated_box(options.simulate, options.gpu, options.gpus)
-    found = gpus.visible(gpus.devices(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = [] if options.gpu == gpus.CPU else gpus.visible(gpus.devices(), visible)
     if options.gpu == gpus.CPU or (not found and options.gpu is None and _means_the_cpu(options, model, executables)):
         if options.gpus:
             raise ConfigError(f"--gpus {options.gpus}: the engine runs on this machine's CPU; leave --gpus out")

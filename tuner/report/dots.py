@@ -63,7 +63,7 @@ def search_dots(outcomes: Sequence[Outcome], cast: Cast, plan: Plan, *, by_attai
     """
     spent_s, dots = 0.0, []
     for outcome in sorted(outcomes, key=lambda outcome: outcome.trial):
-        spent_s += (outcome.cost.startup_s + outcome.cost.measuring_s) * outcome.configuration.gpus
+        spent_s += outcome.cost.total_s * outcome.configuration.gpus
         attainment = outcome.best.attainment if outcome.best else 0.0
         y = 100 * attainment if by_attainment else outcome.value_rps_per_gpu
         value = f"{share(attainment)} in SLO" if by_attainment else f"{number(y)} req/s per {device(plan)}"

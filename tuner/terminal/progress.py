@@ -55,12 +55,9 @@ class Progress:
         return sum(outcome.state == state for outcome in self.ended)
 
     @property
-    def box_s(self) -> float:
-        """Seconds of the whole box that the ended trials took, on the target's clock."""
-        costs = [
-            (outcome.cost.startup_s + outcome.cost.measuring_s) * outcome.configuration.gpus for outcome in self.ended
-        ]
-        return sum(costs) / len(self.plan.box.gpus)
+    def spent_s(self) -> float:
+        """Seconds that the ended trials took, one after the other, on the target's clock."""
+        return sum(outcome.cost.total_s for outcome in self.ended)
 
 
 def beginning(plan: Plan) -> Progress:

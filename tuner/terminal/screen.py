@@ -135,7 +135,7 @@ def _frac(progress: Progress, moment: Moment) -> float:
 
 def _spent_s(progress: Progress, moment: Moment) -> float:
     """What the budget has been charged: the box's virtual seconds, or the real ones."""
-    return progress.box_s if progress.plan.box.simulation == "virtual" else moment.elapsed_s
+    return progress.spent_s if progress.plan.box.simulation == "virtual" else moment.elapsed_s
 
 
 def _best(progress: Progress, width: int) -> list[Text]:
