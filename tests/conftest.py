@@ -1,6 +1,11 @@
 """One option: `--real-engines` runs the tests that start a real vLLM or SGLang."""
 
 import pytest
+from hypothesis import settings
+
+# Tests don't time things: on a machine that is busy with others any example may take long.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

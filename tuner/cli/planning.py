@@ -133,7 +133,10 @@ def duration_s(text: str) -> float:
     if not text.strip() or not match:
         raise ConfigError(f"--budget {text}: no duration; write 2h, 90m, 1h30m or 45s")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    total_s = hours * 3600 + minutes * 60 + seconds
+    if total_s <= 0:
+        raise ConfigError(f"--budget {text}: no time at all; leave it out, or write 2h, 90m, 1h30m or 45s")
+    return total_s
 
 
 def _slo(options: Options) -> Slo:
