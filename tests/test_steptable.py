@@ -254,6 +254,13 @@ def test_a_study_with_an_8_bit_cache_makes_the_tables_that_are_not_shipped(compi
     assert compiled["kvcache_quant_mode"] == "fp8"
 
 
+@pytest.mark.skipif(library_installed(), reason="the library is installed here")
+def test_a_study_says_which_of_its_servers_have_no_table():
+    text = the_notes("qwen-7b", knobs=("kv_cache_dtype=auto,fp8", "tp=1,2"))
+    assert "step times from table" in text
+    assert "(roofline for tp=1 with kv_cache_dtype=fp8, tp=2 with kv_cache_dtype=fp8: pip install" in text
+
+
 def test_a_study_says_why_its_step_times_are_a_roofline(compilations, tmp_path):
     model = a_model_folder(tmp_path, head_dim=80)
     assert "step times from roofline, uncalibrated (aiconfigurator-core: no attention of head_size: 80)" in the_notes(

@@ -14,8 +14,6 @@ ALL_REDUCE_START_S = 6e-6
 LAYER_LAUNCH_S = 15e-6
 PCIE_BANDWIDTH = 32e9
 
-UNCALIBRATED = "roofline, uncalibrated"
-
 
 @dataclass(frozen=True)
 class Roofline:
@@ -30,7 +28,7 @@ class Roofline:
     fixed_s: float
     all_reduce_token_s: float
     width: int
-    source: str = UNCALIBRATED
+    source: str = "roofline, uncalibrated"
 
     def step_s(
         self,

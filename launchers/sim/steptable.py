@@ -93,8 +93,8 @@ def table_key(engine: str, gpu: str, architecture: Architecture, tp: int, kv_dty
     if gpu not in SYSTEMS or engine not in ENGINE_VERSIONS or weights is None:
         return None
     if (engine, weights) == ("vllm", "fp8_block"):
-        # Measured without CUDA graphs: every matrix takes 0.09 ms at least, the time to launch it, so a decode step
-        # would be slower than with 16 bits.
+        # Every matrix takes 0.09 ms at least, as if measured without CUDA graphs: a decode step would be slower than
+        # with 16 bits.
         return None
     return TableKey(
         gpu=gpu,

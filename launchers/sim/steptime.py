@@ -131,15 +131,22 @@ class TableSteps:
 
 
 def step_time(settings: SimSettings, model: Model, gpu: Gpu) -> StepTime:
-    """The step time of a server: a table, shipped or made on this machine, or else a roofline."""
-    key = table_key(settings.policy, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
-    table = find_table(key) if key else None
-    if key is None or table is None:
+    """The step time of a server: a table where this model and engine have one for this GPU, else a roofline."""
+    found = _table_of(settings, model, gpu)
+    if found is None:
         plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, ENGINE_OVERHEAD_S)
         drafting = _drafting(settings, model.architecture, plain)
         return replace(plain, width=drafting.width, fixed_s=plain.fixed_s + drafting.draft_s)
-    drafting = _drafting(settings, model.architecture, TableSteps(table, 0.0, key.source))
-    return TableSteps(table, ENGINE_OVERHEAD_S, key.source, drafting)
+    table, source = found
+    drafting = _drafting(settings, model.architecture, TableSteps(table, 0.0, source))
+    return TableSteps(table, ENGINE_OVERHEAD_S, source, drafting)
+
+
+def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
+    """The table of this server, shipped or made on this machine, and its source; None where there is none."""
+    key = table_key(settings.policy, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
+    table = find_table(key) if key else None
+    return (table, key.source) if key and table else None
 
 
 def _drafting(settings: SimSettings, architecture: Architecture, plain: StepTime) -> Drafting:

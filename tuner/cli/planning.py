@@ -11,10 +11,11 @@ from pathlib import Path
 from launchers.engines import ENGINES
 from launchers.ports import reserved_port
 from launchers.sim.settings import settings_of
+from launchers.sim.steptime import step_time
 from tuner import gpus
 from tuner.cli.executables import named_executables
 from tuner.cli.fitting import installed_engines, simulated_engines
-from tuner.cli.steptables import Sizing, make_tables, sources_text
+from tuner.cli.steptables import make_tables
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.config.model import Model
@@ -112,20 +113,20 @@ def plan_from(options: Options) -> Planned:
     )
     spaces = spaces_of(plan)
     if box.simulation is not None:
-        sources = make_tables(plan, spaces.values())
-        notes += tuple(_step_source(plan, space, sources) for space in spaces.values())
+        without_table = make_tables(plan, spaces.values())
+        notes += tuple(_step_source(plan, space) + without_table[name] for name, space in spaces.items())
     if plan.extra_flags and box.simulation == "virtual":
         notes += (f"{' '.join(plan.extra_flags)}: in virtual time only a context length has an effect",)
     return Planned(plan, notes)
 
 
-def _step_source(plan: Plan, space: Space, sources: Mapping[Sizing, str]) -> str:
+def _step_source(plan: Plan, space: Space) -> str:
     """Where the simulated step times of an engine come from; what keeps its default from starting, if that is so."""
     try:
-        settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
+        settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
     except ServerFailed as failed:
         return f"{space.engine.title}'s default will not start on this box: {failed}"
-    return f"{space.engine.title}: step times from {sources_text(space, sources)}"
+    return f"{space.engine.title}: step times from {step_time(settings, plan.model, plan.box.gpu).source}"
 
 
 def duration_s(text: str) -> float:

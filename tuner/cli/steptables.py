@@ -1,10 +1,8 @@
 """The step-time tables of a simulated study: what is not there yet is made before it starts, where it can be."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
-from launchers.sim.roofline import UNCALIBRATED
 from launchers.sim.steptable import (
     LIBRARY,
     LIBRARY_VERSION,
@@ -22,58 +20,31 @@ from tuner.errors import NotMeasured
 from tuner.space import Space
 
 
-@dataclass(frozen=True)
-class Sizing:
-    """What a study may vary of all that decides a server's step times."""
-
-    engine: str
-    tp: int
-    kv_cache_dtype: str
-
-    @property
-    def kv_dtype_bytes(self) -> float:
-        """Bytes of one element of the KV cache."""
-        return 1.0 if self.kv_cache_dtype == "fp8" else 2.0
-
-
-def make_tables(plan: Plan, spaces: Iterable[Space]) -> Mapping[Sizing, str]:
-    """Where the step times of each sizing in `spaces` come from, once all tables are made that can be made here.
+def make_tables(plan: Plan, spaces: Iterable[Space]) -> Mapping[str, str]:
+    """Make the tables that `spaces` need and nobody shipped; engine → why it has none for some servers, else "".
 
     Says on stderr that it makes some, since that may take seconds; they are kept for the next study.
     """
-    keys = {sizing: _key(plan, sizing) for space in spaces for sizing in sizings(space)}
-    absent = [key for key in keys.values() if key and find_table(key) is None]
+    keys = {space.engine.name: _keys(plan, space) for space in spaces}
+    absent = [key for of_engine in keys.values() for key in of_engine.values() if key and find_table(key) is None]
     reasons = _made(absent, plan.model.title) if absent and library_installed() else {}
-    return {sizing: _source(plan, key, reasons) for sizing, key in keys.items()}
+    return {engine: _without_table(plan, of_engine, reasons) for engine, of_engine in keys.items()}
 
 
-def sizings(space: Space) -> list[Sizing]:
-    """Every combination of the knobs that a table depends on."""
-    return [
-        Sizing(space.engine.name, int(tp), str(kv_cache_dtype))
-        for tp in _allowed(space, "tp")
-        for kv_cache_dtype in _allowed(space, "kv_cache_dtype")
-    ]
+def _keys(plan: Plan, space: Space) -> dict[str, TableKey | None]:
+    """What a study may vary of all that decides a server's step times → its table's key, where it can have one."""
+    gpu, architecture = plan.box.gpu.name, plan.model.architecture
+    keys: dict[str, TableKey | None] = {}
+    for kv_cache_dtype in _allowed(space, "kv_cache_dtype"):
+        kv_dtype_bytes = 1.0 if kv_cache_dtype == "fp8" else 2.0
+        for tp in _allowed(space, "tp"):
+            label = f"tp={tp}" if kv_dtype_bytes == 2.0 else f"tp={tp} with kv_cache_dtype={kv_cache_dtype}"
+            keys[label] = table_key(space.engine.name, gpu, architecture, int(tp), kv_dtype_bytes)
+    return keys
 
 
-def sources_text(space: Space, sources: Mapping[Sizing, str]) -> str:
-    """The sources of an engine's step times in one line; which tp each is for, if there are several."""
-    groups: dict[str, list[str]] = {}
-    for sizing in sizings(space):
-        label = f"tp={sizing.tp}" + (f" kv_cache_dtype={sizing.kv_cache_dtype}" if sizing.kv_dtype_bytes < 2 else "")
-        groups.setdefault(sources[sizing], []).append(label)
-    if len(groups) == 1:
-        return next(iter(groups))
-    return "; ".join(f"{source} for {', '.join(labels)}" for source, labels in groups.items())
-
-
-def _allowed(space: Space, knob: str) -> tuple[KnobValue, ...]:
+def _allowed(space: Space, knob: str) -> Sequence[KnobValue]:
     return space.values.get(knob) or (space.engine_defaults[knob],)
-
-
-def _key(plan: Plan, sizing: Sizing) -> TableKey | None:
-    gpu = plan.box.gpu.name
-    return table_key(sizing.engine, gpu, plan.model.architecture, sizing.tp, sizing.kv_dtype_bytes)
 
 
 def _made(absent: list[TableKey], model: str) -> dict[TableKey, str]:
@@ -93,17 +64,23 @@ def _made(absent: list[TableKey], model: str) -> dict[TableKey, str]:
     return reasons
 
 
-def _source(plan: Plan, key: TableKey | None, reasons: Mapping[TableKey, str]) -> str:
-    if key is None:
-        why = f"no kernels were measured {_unmeasured(plan)}"
-    elif find_table(key) is not None:
-        return key.source
-    else:
-        why = reasons.get(key, f"pip install {LIBRARY}=={LIBRARY_VERSION} and a table is made of measured kernels")
-    return f"{UNCALIBRATED} ({why})"
+def _without_table(plan: Plan, keys: Mapping[str, TableKey | None], reasons: Mapping[TableKey, str]) -> str:
+    """The servers that have no table, by the reason for it."""
+    lacking: dict[str, list[str]] = {}
+    for label, key in keys.items():
+        if key is None or find_table(key) is None:
+            lacking.setdefault(_why(plan, key, reasons), []).append(label)
+    text = "; ".join(f"{', '.join(labels)}: {why}" for why, labels in lacking.items())
+    if sum(map(len, lacking.values())) == len(keys) and len(lacking) == 1:
+        text = next(iter(lacking))
+    elif text:
+        text = f"roofline for {text}"
+    return f" ({text})" if text else ""
 
 
-def _unmeasured(plan: Plan) -> str:
+def _why(plan: Plan, key: TableKey | None, reasons: Mapping[TableKey, str]) -> str:
+    if key is not None:
+        return reasons.get(key, f"pip install {LIBRARY}=={LIBRARY_VERSION} and a table is made of measured kernels")
     if plan.box.gpu.name not in SYSTEMS:
-        return f"on {plan.box.gpu.title}"
-    return f"for weights of {plan.model.architecture.weight_bytes * 8:g} bits in this format"
+        return f"no kernels were measured on {plan.box.gpu.title}"
+    return f"no kernels were measured for weights of {plan.model.architecture.weight_bytes * 8:g} bits in this format"
