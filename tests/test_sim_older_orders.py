@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launchers.sim.settings import Policy
 from launchers.sim.state import Scheduler
 from launchers.sim.virtual import VirtualTarget, under_policy, virtual_target
 from tests.test_sim_scheduler import PlainVllm, any_settings, play, small, some_requests
@@ -107,6 +108,26 @@ def test_prefill_first_keeps_a_hundredth_of_the_cache_free_at_admission():
     assert [step[2] for step in play(roomy, too_many).steps] == [9, 1]
 
 
+def test_prefill_first_lets_a_request_that_is_alone_have_the_whole_cache():
+    run = play(small(policy="prefill-first", token_budget=400, kv_tokens=400, max_model_len=400), [(0, 398, 2)])
+    assert len(run.times[0]) == 2
+
+
+@pytest.mark.parametrize("policy", ["vllm", "prefill-first"])
+def test_a_cached_prefix_that_nobody_holds_takes_room_and_one_that_is_held_takes_none(policy):
+    chosen = small(policy=policy, token_budget=WHOLE, kv_tokens=64, prefix_caching=True)
+    unheld = play(chosen, [(0, 8, 1), (20, 40, 8), (22, 28, 1)], names=[[1, 2], [], [1, 2]])
+    assert unheld.times[2][0] > unheld.times[1][-1]
+    held = play(chosen, [(20, 40, 8), (22, 44, 1)], names=[[*range(10)], [*range(10)]])
+    assert held.times[1][0] < held.times[0][-1]
+    assert [step[:2] for step in held.steps if step[0]] == [(40, 0), (4, 40)]
+
+
+def test_orca_takes_prefixes_from_the_cache_too():
+    run = play(small(policy="orca", prefix_caching=True), [(0, 14, 2), (20, 18, 2)], names=[[1, 2, 3], [1, 2, 3, 4]])
+    assert [step[:2] for step in run.steps if step[0]] == [(14, 0), (6, 12)]
+
+
 def test_prefill_first_preempts_the_last_when_answers_outgrow_the_cache():
     run = play(small(policy="prefill-first", token_budget=WHOLE, kv_tokens=64), [(0, 24, 20), (0, 24, 20)])
     assert run.scheduler.preemptions == 1
@@ -156,3 +177,28 @@ def test_chunks_bound_the_gaps_that_whole_prompts_tear_open():
     one_prompt_s = target.steps.step_s(4000, 0, 1, 0, 0)
     assert gaps(chunked).p99 < one_prompt_s / 3
     assert all(stall_s > one_prompt_s for stall_s in stalls_s.values())
+
+
+def p99_gap_s(policy: Policy, token_budget: int) -> float:
+    """Of Sarathi-Serve's chat at 2 requests per second on its model and GPU."""
+    knobs = {"max_batch_size": 128, "token_budget": token_budget, "prefix_caching": "off"}
+    server = virtual_target(Configuration("vllm", knobs), load_model("mistral-7b"), load(Gpu, "a100"), 0.0, 8192)
+    requests = build(load(Workload, "sarathi-sharegpt").fitted(8192), 1, 600)
+    window = Window(30.0, 150.0, 120.0)
+    log = under_policy(server, policy).replay(requests, OpenLoop(2.0), window, lambda log: None)
+    found = score(log, OpenLoop(2.0), Limits(ttft_s=2.0)).itl_s
+    assert found
+    return found.p99
+
+
+@pytest.mark.parametrize(
+    "policy, token_budget, holds",
+    [
+        pytest.param("vllm", 512, True, id="small chunks"),
+        pytest.param("vllm", 2048, False, id="large chunks"),
+        pytest.param("prefill-first", 8192, False, id="prefill-first"),
+        pytest.param("orca", 8192, False, id="Orca's"),
+    ],
+)
+def test_of_the_orders_that_sarathi_serve_compares_only_small_chunks_hold_100_ms(policy, token_budget, holds):
+    assert (p99_gap_s(policy, token_budget) <= 0.1) == holds

@@ -21,7 +21,7 @@ def plan_orca(s: Scheduler) -> Step:
         hits = leading_hits(s.cache, s.names[i], (s.target[i] - 1) // s.settings.block_tokens) if s.cache else 0
         admit(s, i, hits)
         give_chunk(s, i, s.target[i] - hits * s.settings.block_tokens)
-    s.stuck = not s.chunks
+    s.stuck = True
     return contents(s)
 
 
