@@ -56,7 +56,9 @@ def conclude(
 
 def slo_as_data(plan: Plan) -> dict[str, object]:
     """The SLO as it was measured: name, attainment and limits in seconds."""
-    return {"name": plan.slo.name, "attainment": plan.slo.attainment, **plan.slo.limits.present()}
+    limits = plan.slo.limits
+    slope = {"ttft_s_per_prompt_token": limits.ttft_s_per_prompt_token} if limits.ttft_s_per_prompt_token else {}
+    return {"name": plan.slo.name, "attainment": plan.slo.attainment, **limits.present(), **slope}
 
 
 def frontier(outcomes: Sequence[Outcome]) -> tuple[Point, ...]:

@@ -1,20 +1,35 @@
-"""Raw log: the request-by-request timings of a trial's probes, as one parquet file.
+"""Raw log: the request-by-request timings of a trial's probes, as one parquet file, written and read again.
 
-Served probes keep the time of every chunk. Those of a study in virtual time can be had again from the plan and its
-seed, so there only the request's own P99 gap is kept, which is what limits are about.
+All that any limit can be judged by is there, exactly. Served probes also keep the time of every chunk. Those of a
+study in virtual time can be had again from the plan and its seed, so there only the request's own P99 gap is kept.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tuner.probe import Recorded
+from tuner.errors import ConfigError
+from tuner.probe import ProbeStage, Recorded
 from tuner.requestlog import Status
-from tuner.score import own_itl_s
-from tuner.target import Load, OpenLoop
+from tuner.requests import FloatArray
+from tuner.score import Answers, latencies_from, own_itl_s
+from tuner.target import ClosedLoop, Load, OpenLoop
+
+
+@dataclass(frozen=True)
+class RawProbe:
+    """One probe as it was stored. `planned_s`: how long its window was to be."""
+
+    stage: ProbeStage
+    replicate: int
+    load: Load
+    answers: Answers
+    planned_s: float
 
 
 def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool) -> None:
@@ -28,6 +43,49 @@ def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool)
     partial.replace(path)
 
 
+def read_requests(path: Path) -> list[RawProbe]:
+    """The probes in `path`, in the order in which they were measured. Raises ConfigError if it cannot be used."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path}: the raw timings cannot be read: {error}") from error
+    lacking = {"probe", "window_s", "planned_s", "stopped", "itl_p99_s"} - set(table.column_names)
+    if lacking:
+        raise ConfigError(f"{path}: an earlier version wrote it, without {', '.join(sorted(lacking))}")
+    probes = np.unique(table["probe"].to_numpy())
+    return [_probe(table.filter(pc.equal(table["probe"], int(number)))) for number in probes]
+
+
+def _probe(rows: pa.Table) -> RawProbe:
+    load = _load(rows["rate_rps"][0].as_py(), rows["users"][0].as_py())
+    codes = {status.name.lower(): int(status) for status in Status}
+    start_s = _floats(rows, "sent_s" if isinstance(load, ClosedLoop) else "due_s")
+    first_s, last_s = _floats(rows, "first_s"), _floats(rows, "last_s")
+    answers = Answers(
+        counted=rows["counted"].to_numpy(),
+        status=np.array([codes[name] for name in rows["status"].to_pylist()], dtype=np.int64),
+        prompt_tokens=rows["prompt_tokens"].to_numpy().astype(np.int64),
+        times=latencies_from(
+            start_s, first_s, last_s, rows["output_tokens"].to_numpy().astype(np.int64), _floats(rows, "itl_p99_s")
+        ),
+        window_s=rows["window_s"][0].as_py(),
+        stopped=rows["stopped"][0].as_py(),
+    )
+    stage, replicate, planned_s = (rows[name][0].as_py() for name in ("stage", "replicate", "planned_s"))
+    return RawProbe(stage, replicate, load, answers, planned_s)
+
+
+def _floats(rows: pa.Table, name: str) -> FloatArray:
+    return np.asarray(rows[name].to_numpy(), dtype=np.float64)
+
+
+def _load(rate_rps: float | None, users: int | None) -> Load:
+    if rate_rps is not None:
+        return OpenLoop(rate_rps)
+    assert users is not None, "a probe is open loop or closed loop"
+    return ClosedLoop(users)
+
+
 def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
     log, n = probe.log, len(probe.log)
     rate_rps, users = _level(probe.score.load)
@@ -35,6 +93,10 @@ def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
         "probe": pa.array(np.full(n, number, dtype=np.int16)),
         "stage": pa.array([probe.stage] * n).dictionary_encode(),
         "replicate": pa.array(np.full(n, probe.replicate, dtype=np.int16)),
+        "warmup_s": pa.array(np.full(n, log.warmup_s)),
+        "window_s": pa.array(np.full(n, log.window_s)),
+        "planned_s": pa.array(np.full(n, probe.planned_s)),
+        "stopped": pa.array([log.stopped] * n, type=pa.string()).dictionary_encode(),
         "rate_rps": pa.array([rate_rps] * n, type=pa.float64()),
         "users": pa.array([users] * n, type=pa.int32()),
         "request": pa.array(log.request.astype(np.int32)),
