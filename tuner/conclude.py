@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import get_args
 
 from tuner.config.plan import Plan
+from tuner.config.slo import Slo
 from tuner.confirm import best_of, finalists, values_of
 from tuner.finalists import LEAST_SEEDS, FinalistRun, Value
 from tuner.outcome import Outcome, TrialState
@@ -38,7 +39,7 @@ def conclude(
         dir=str(plan.out),
         model=plan.model.name,
         engines=tuple(engine.name for engine in plan.engines),
-        slo=slo_as_data(plan),
+        slo=slo_of(plan.slo),
         workload=plan.workload.name,
         seed=plan.seed,
         simulated=plan.box.simulation is not None,
@@ -54,11 +55,11 @@ def conclude(
     )
 
 
-def slo_as_data(plan: Plan) -> dict[str, object]:
-    """The SLO as it was measured: name, attainment and limits in seconds."""
-    limits = plan.slo.limits
+def slo_of(slo: Slo) -> dict[str, object]:
+    """The SLO as JSON shows it: name, attainment and limits in seconds."""
+    limits = slo.limits
     slope = {"ttft_s_per_prompt_token": limits.ttft_s_per_prompt_token} if limits.ttft_s_per_prompt_token else {}
-    return {"name": plan.slo.name, "attainment": plan.slo.attainment, **limits.present(), **slope}
+    return {"name": slo.name, "attainment": slo.attainment, **limits.present(), **slope}
 
 
 def frontier(outcomes: Sequence[Outcome]) -> tuple[Point, ...]:

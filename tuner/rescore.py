@@ -167,7 +167,7 @@ def _question(plan: Plan, gpus: int) -> Question:
 
 
 def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
-    """The goodput per GPU that no load can exceed, from the lowest level that fails; None where a search would end."""
+    """Goodput per GPU that no load can exceed, by the lowest level that fails. None where a search would end."""
     kind, gpus = plan.workload.arrivals.kind, outcome.configuration.gpus
     if kind == "at_once":
         return None

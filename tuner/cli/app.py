@@ -170,3 +170,17 @@ def doctor(executables: tuple[str, ...]) -> None:
     from tuner.cli.checkup import print_checkup
 
     sys.exit(print_checkup(executables))
+
+
+@tune.command(epilog="\b\nExample:\n  tune rescore results/2026-11-20-qwen-7b-chat --slo code")
+@click.argument("study", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--slo", required=True, help="The SLO to score under: a name (tune list slos), or a YAML file.")
+@click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
+@click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write the result here, with a report.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def rescore(**options: Any) -> None:
+    """Score a finished study's raw timings under another SLO. Nothing is measured, and nothing written into DIR."""
+    from tuner.cli.rescoring import RescoreOptions, run_rescore
+
+    sys.exit(EXIT_CODES[run_rescore(RescoreOptions(**options))])

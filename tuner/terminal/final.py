@@ -148,8 +148,7 @@ def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[s
 
 def _ledger(summary: Summary, plan: Plan) -> list[str]:
     lines = _wrapped(f"{counts(summary)} · {cost(summary, plan)}", "  ")
-    lines += _labelled("report", f"{summary.dir}/report.html")
-    return lines
+    return lines + (_labelled("report", f"{summary.dir}/report.html") if summary.dir else [])
 
 
 def _indented(command: Sequence[str]) -> list[str]:
