@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.config.calibration import Calibration
 from tuner.config.engine import EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
@@ -45,6 +46,16 @@ def a_gpu(**overrides: Any) -> Gpu:
         "bf16_flops": 9.9e14, "dollars_per_hour": 2.5,
     }  # fmt: skip
     return Gpu(**values | overrides)
+
+
+def a_calibration(**overrides: Any) -> Calibration:
+    """2 ms a step, kernels as they are, over tables."""
+    values = {
+        "engine": "vllm", "version": "0.32.0", "model": "qwen-7b", "gpu": "h100", "over": "table",
+        "per_step_s": 0.002, "prefill_scale": 1.0, "decode_scale": 1.0, "probes": 34, "measured": "a-study",
+        "rule": "a rule", "fitted": "2026-11-21T12:00:00Z",
+    }  # fmt: skip
+    return Calibration.model_validate(values | overrides)
 
 
 def an_slo(**overrides: Any) -> Slo:

@@ -1,0 +1,166 @@
+"""Calibrate: what the measured probes of a study say about the simulation of its engines. Reads the raw logs.
+
+Probes whose configuration speculates are left out (the share of guesses accepted is not known), and so are probes
+that were stopped early and configurations that the simulation would not start.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from launchers.sim.calibration import DEFAULT, SIMULATED, shipped_calibration
+from launchers.sim.fit import RULE, MeasuredProbe, errors, fit
+from launchers.sim.settings import SimSettings
+from launchers.sim.steptime import step_source
+from launchers.sim.virtual import planned_settings
+from tuner.config.calibration import Calibration, StepSource
+from tuner.config.plan import Plan
+from tuner.configuration import Configuration
+from tuner.errors import ServerFailed
+from tuner.outcome import Outcome
+from tuner.probe import IDLE_REQUESTS
+from tuner.rawlog import RawProbe, read_probes
+from tuner.record import trial_folder
+from tuner.requests import FloatArray, Requests
+from tuner.seeds import Purpose, derive
+from tuner.summary import Comparison
+from tuner.target import ClosedLoop, Window
+from tuner.workload.build import build
+
+# What bounds the time of a fit: of more probes so many are taken, evenly through the study, of each the first ones.
+MOST_PROBES = 32
+MOST_COUNTED = 200
+# With more than this median error left in TPOT, the simulation is not one of this server, and nothing is kept.
+FAR_OFF = 0.5
+UNCALIBRATED = "nothing had calibrated its roofline before, so no point was predicted"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What was learned of one engine: the comparison, and the calibration that is worth keeping, if any."""
+
+    comparison: Comparison
+    calibration: Calibration | None
+
+
+def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
+    """Fit the simulation of `engine` to the study's probes, and say how far it is off before and after.
+
+    Raises OSError, ArrowException and ConfigError where raw logs or the workload's trace cannot be read.
+    """
+    found = [
+        (step_source(settings, plan.model, plan.box.gpu), probe)
+        for outcome in outcomes.values()
+        if outcome.configuration.engine == engine and outcome.state != "failed"
+        if (settings := _settings(plan, outcome.configuration))
+        for probe in _measured(plan, outcome.trial, settings)
+    ]
+    if not found:
+        return Lesson(Comparison(engine, 0, why="no probe that can be replayed in virtual time"), None)
+    over = Counter(kind for kind, _ in found).most_common(1)[0][0]
+    probes = _thinned([probe for kind, probe in found if kind == over])
+    before = plan.calibrations.get(engine) or shipped_calibration(engine, plan.model.name, plan.box.gpu.name)
+    fitted = _named(plan, engine, len(probes), fit(probes, _prior(plan, engine, over)))
+    first, last = errors(probes, before), errors(probes, fitted)
+    comparison = Comparison(
+        engine=engine,
+        why=UNCALIBRATED if over == "roofline" and before.over != over else None,
+        probes=len(probes),
+        tpot_error_before=_typical(first.tpot),
+        tpot_error_after=_typical(last.tpot),
+        ttft_error_before=_typical(first.ttft),
+        ttft_error_after=_typical(last.ttft),
+        calibration=fitted,
+    )
+    left = comparison.tpot_error_after
+    return Lesson(comparison, fitted if left is not None and left <= FAR_OFF else None)
+
+
+def _prior(plan: Plan, engine: str, over: StepSource) -> Calibration:
+    """The shipped calibration, for it was not fitted to anything of this study; scales are of one kind of steps."""
+    shipped = shipped_calibration(engine, plan.model.name, plan.box.gpu.name)
+    return shipped if shipped.over == over else DEFAULT.model_copy(update={"over": over})
+
+
+def _named(plan: Plan, engine: str, probes: int, fitted: Calibration) -> Calibration:
+    return fitted.model_copy(
+        update={
+            "engine": engine,
+            "version": plan.versions.get(engine, SIMULATED),
+            "model": plan.model.name,
+            "gpu": plan.box.gpu.name,
+            "probes": probes,
+            "measured": plan.study,
+            "rule": RULE,
+            "fitted": datetime.now(UTC).replace(microsecond=0),
+        }
+    )
+
+
+def _settings(plan: Plan, configuration: Configuration) -> SimSettings | None:
+    """The simulated server, None where it would say nothing about the measured one."""
+    try:
+        settings = planned_settings(plan, configuration)
+    except ServerFailed:
+        return None
+    return None if settings.drafts else settings
+
+
+def _measured(plan: Plan, trial: int, settings: SimSettings) -> Iterator[MeasuredProbe]:
+    folder = trial_folder(plan.out, trial)
+    for path in [folder / "requests.parquet", *sorted((folder / "confirm").glob("*.parquet"))]:
+        purpose = Purpose.CONFIRM if path.parent.name == "confirm" else Purpose.SEARCH
+        for raw in read_probes(path) if path.exists() else []:
+            if raw.is_whole and (raw.counted & raw.ended_well).any():
+                yield _replayable(plan, raw, settings, derive(plan.seed, purpose, raw.replicate))
+
+
+def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> MeasuredProbe:
+    """The probe with its window closed after the first counted requests: for its medians they are enough."""
+    warmup_s = 0.0 if _is_unwarmed(plan, raw) else plan.slo.warmup_s
+    end_s = float(np.nextafter(raw.due_s[raw.counted][:MOST_COUNTED][-1], np.inf))
+    seen = raw.counted & raw.ended_well & (raw.due_s < end_s)
+    start_s = raw.sent_s if isinstance(raw.load, ClosedLoop) else raw.due_s
+    several = seen & (raw.output_tokens > 1)
+    tpot_s = (raw.last_s - raw.first_s)[several] / (raw.output_tokens[several] - 1)
+    return MeasuredProbe(
+        settings=settings,
+        model=plan.model,
+        gpu=plan.box.gpu,
+        requests=_offered(plan, raw, seed),
+        load=raw.load,
+        window=Window(warmup_s, end_s - warmup_s, plan.slo.timeout_s),
+        tpot_s=_median(tpot_s),
+        ttft_s=_median((raw.first_s - start_s)[seen]),
+    )
+
+
+def _is_unwarmed(plan: Plan, raw: RawProbe) -> bool:
+    return raw.stage == "idle" or plan.workload.arrivals.kind == "at_once"
+
+
+def _offered(plan: Plan, raw: RawProbe, seed: int) -> Requests:
+    """The same requests; in a closed loop more, for a simulated server that is faster than the measured one."""
+    if raw.stage == "idle":
+        return build(plan.workload, seed, IDLE_REQUESTS)
+    known = int(raw.request.max()) + 1
+    runs_on = isinstance(raw.load, ClosedLoop) and plan.workload.arrivals.kind != "at_once"
+    return build(plan.workload, seed, 2 * known if runs_on else known)
+
+
+def _thinned(probes: Sequence[MeasuredProbe]) -> list[MeasuredProbe]:
+    picked = np.unique(np.linspace(0, len(probes) - 1, MOST_PROBES).round().astype(int))
+    return [probes[index] for index in picked]
+
+
+def _median(values: FloatArray) -> float | None:
+    seen = values[~np.isnan(values)]
+    return float(np.median(seen)) if len(seen) else None
+
+
+def _typical(log_ratios: FloatArray) -> float | None:
+    """The median size of predicted/measured − 1."""
+    return float(np.median(np.abs(np.expm1(log_ratios)))) if len(log_ratios) else None
