@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from launchers.sim.calibration import DEFAULT, SHIPPED, shipped_calibration, write
-from launchers.sim.fit import RULE, MeasuredProbe, fit, predict
+from launchers.sim.fit import RULE, MeasuredProbe, fit, predict, thinned
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_source
 from tuner.config.calibration import Calibration, StepSource
@@ -143,11 +143,16 @@ def main() -> None:
     print(f"`python benchmarks/simulator_fidelity.py`, {date.today()}, rows of `{asked.csv.name}`:")
     print(f"{len(rows)} simulated, {sum(left_out.values())} left out.\n\n{READING}\n")
     for reason, count in left_out.most_common():
-        print(f"- left out: {count} rows, {reason}")
+        print(f"- left out, {count} of them: {reason}")
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     drawn = [line for group in groups.values() for line in report(group)]
+    print(f"\n## Every row, as shipped\n\n{HEAD}")
+    for precise, name in ((True, "step times: table"), (False, "step times: roofline")):
+        of_kind = [row for row in rows if (row.steps == "table") == precise]
+        if of_kind:
+            print(f"| {name} | shipped | {as_shipped(of_kind).cells()} |")
     if asked.csv == ROWS:
         draw(drawn)
 
@@ -177,17 +182,21 @@ def _row(text: dict[str, str], number: int) -> Row:
         tpot_s = float(text["tpot_ms"]) / 1e3
     except ValueError as error:
         raise NotSimulated("no TP, lengths, concurrency or TPOT") from error
+    if osl < 2 or tpot_s <= 0 or users < 1:
+        raise NotSimulated("no second token, or no user")
     try:
         settings = settings_of(Configuration(engine, {"tp": tp}), model, gpu, 0.0, isl + osl + 16)
     except ServerFailed as failed:
-        raise NotSimulated(f"{model.name} TP{tp} on {gpu.title}: {failed}") from failed
+        raise NotSimulated(f"{model.name} TP{tp} on {gpu.title} would not start: {failed.kind}") from failed
+    if not settings.admits(isl, osl):
+        raise NotSimulated(f"{model.name} does not take {isl} + {osl} tokens")
     lengths = {"prompt": Lengths(fixed=isl), "output": Lengths(fixed=osl)}
     requests = build(Workload(title="", source="", **lengths), number, max(LEAST_REQUESTS, GENERATIONS * users))
     ttft_s = float(text["ttft_ms"]) / 1e3 if text.get("ttft_ms") else None
     load_, window = ClosedLoop(users), Window(0.0, 1e9, 1e9)
     probe = MeasuredProbe(settings, model, gpu, requests, load_, window, tpot_s, ttft_s)
     steps = step_source(settings, model, gpu)
-    precision = (text.get("precision") or "").lower()
+    precision = _precision(text)
     key = (model.name, gpu.name, engine, text.get("engine_version") or "", precision)
     return Row(*key, tp, isl, osl, users, ttft_s, tpot_s, probe, steps)
 
@@ -198,11 +207,16 @@ def _model(text: dict[str, str]) -> Model:
     preset = presets.get(_bare(text["model"]))
     if preset is None:
         raise NotSimulated(f"model {text['model']}")
-    precision = (text.get("precision") or "").lower()
+    precision = _precision(text)
     if precision not in WEIGHT_BYTES:
         raise NotSimulated(f"precision {precision}")
     sizes = preset.architecture.model_copy(update={"weight_bytes": WEIGHT_BYTES[precision]})
     return preset.model_copy(update={"architecture": sizes})
+
+
+def _precision(text: dict[str, str]) -> str:
+    named = "fp8" if text["model"].lower().endswith("-fp8") else ""
+    return (text.get("precision") or named).lower()
 
 
 def _bare(path: str) -> str:
@@ -234,7 +248,7 @@ def report(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
     for fitted_on in _folds(list(by_tp)):
         fitting = [row for tp in fitted_on for row in by_tp[tp]]
         prior = DEFAULT.model_copy(update={"over": first.steps})
-        found = fit([row.probe for row in fitting], prior)
+        found = fit(thinned([row.probe for row in fitting]), prior)
         others = {tp: own for tp, own in by_tp.items() if tp not in fitted_on}
         name = "+".join(f"TP{tp}" for tp in fitted_on)
         print(f"| {name} (fitted on) | {factors(found)} | {scored(fitting, found).cells()} |")
@@ -255,6 +269,12 @@ def _folds(tps: list[int]) -> list[tuple[int, ...]]:
         return []
     folds = [(tp,) for tp in tps]
     return folds + [fold for fold in combinations(tps, len(tps) - 1) if fold not in folds]
+
+
+def as_shipped(rows: Sequence[Row]) -> Scored:
+    """Every row under what is shipped for it."""
+    ones = [scored([row], shipped_calibration(row.engine, row.model, row.gpu)) for row in rows]
+    return Scored(rows, np.concatenate([one.ttft_s for one in ones]), np.concatenate([one.tpot_s for one in ones]))
 
 
 def scored(rows: Sequence[Row], calibration: Calibration) -> Scored:

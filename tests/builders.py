@@ -15,7 +15,7 @@ from tuner.configuration import Configuration
 from tuner.errors import FailureKind
 from tuner.outcome import Cost, Failure, Outcome
 from tuner.score import Percentiles, Score
-from tuner.summary import Gain, Point, StudyCost, Summary, TrialCounts
+from tuner.summary import Gain, Point, Predicted, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 
 DEFAULT_KNOBS: Mapping[str, KnobValue] = {
@@ -168,6 +168,16 @@ def a_point(trial: int = 21, load: Mapping[str, float] | None = None, **override
         "e2e_s": percentiles(1.8, 2.9, 4.1), "capacity_rps_per_gpu": 7.9,
     }  # fmt: skip
     return Point(**values | overrides)
+
+
+def a_prediction(**overrides: Any) -> Predicted:
+    """What the simulation says of `a_point`."""
+    values = {
+        "goodput_rps_per_gpu": 7.4, "attainment": 0.995, "throughput_tok_s_per_gpu": 950.0, "tok_s_per_user": 75.0,
+        "ttft_s": percentiles(0.07, 0.14, 0.18), "itl_s": None, "tpot_s": percentiles(0.013, 0.017, 0.026),
+        "e2e_s": None, "by": "table x, calibrated on 34 probes of a-study",
+    }  # fmt: skip
+    return Predicted(**values | overrides)
 
 
 def a_summary(**overrides: Any) -> Summary:

@@ -5,14 +5,14 @@ that were stopped early and configurations that the simulation would not start.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
 from launchers.sim.calibration import DEFAULT, SIMULATED, shipped_calibration
-from launchers.sim.fit import RULE, MeasuredProbe, errors, fit
+from launchers.sim.fit import RULE, MeasuredProbe, errors, fit, thinned
 from launchers.sim.settings import SimSettings
 from launchers.sim.steptime import step_source
 from launchers.sim.virtual import planned_settings
@@ -30,8 +30,7 @@ from tuner.summary import Comparison
 from tuner.target import ClosedLoop, Window
 from tuner.workload.build import build
 
-# What bounds the time of a fit: of more probes so many are taken, evenly through the study, of each the first ones.
-MOST_PROBES = 32
+# Of each probe so many counted requests are replayed: what bounds the time of a fit, with `thinned`.
 MOST_COUNTED = 200
 # With more than this median error left in TPOT, the simulation is not one of this server, and nothing is kept.
 FAR_OFF = 0.5
@@ -61,7 +60,7 @@ def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
     if not found:
         return Lesson(Comparison(engine, 0, why="no probe that can be replayed in virtual time"), None)
     over = Counter(kind for kind, _ in found).most_common(1)[0][0]
-    probes = _thinned([probe for kind, probe in found if kind == over])
+    probes = thinned([probe for kind, probe in found if kind == over])
     before = plan.calibrations.get(engine) or shipped_calibration(engine, plan.model.name, plan.box.gpu.name)
     fitted = _named(plan, engine, len(probes), fit(probes, _prior(plan, engine, over)))
     first, last = errors(probes, before), errors(probes, fitted)
@@ -149,11 +148,6 @@ def _offered(plan: Plan, raw: RawProbe, seed: int) -> Requests:
     known = int(raw.request.max()) + 1
     runs_on = isinstance(raw.load, ClosedLoop) and plan.workload.arrivals.kind != "at_once"
     return build(plan.workload, seed, 2 * known if runs_on else known)
-
-
-def _thinned(probes: Sequence[MeasuredProbe]) -> list[MeasuredProbe]:
-    picked = np.unique(np.linspace(0, len(probes) - 1, MOST_PROBES).round().astype(int))
-    return [probes[index] for index in picked]
 
 
 def _median(values: FloatArray) -> float | None:

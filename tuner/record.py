@@ -77,8 +77,9 @@ def check_same_plan(plan: Plan) -> None:
 def planned_calibrations(study: Path) -> dict[str, Calibration]:
     """The calibrations that the study in this folder began with, by engine; {} where there is no study."""
     path = study / "plan.yaml"
-    stored = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {engine: Calibration.model_validate(one) for engine, one in stored.get("calibrations", {}).items()}
+    stored = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    known = (stored or {}).get("calibrations", {})
+    return {engine: Calibration.model_validate(one) for engine, one in known.items()}
 
 
 def plan_as_data(plan: Plan) -> dict[str, Any]:

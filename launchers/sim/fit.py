@@ -42,10 +42,13 @@ SPREADS: dict[StepSource, Spread] = {"table": (0.7, 0.1, 0.1), "roofline": (0.7,
 their logarithms. An engine's own work differs by a factor of two between versions and hosts, measured kernels by a
 tenth, a datasheet's by half."""
 
-# The medians move in steps where a scheduler's choices flip: derivatives need a stride above that.
-STRIDE = 0.03
-LONGEST_STEP = 0.5
-CLOSE_ENOUGH = 0.003
+MOST_PROBES = 32
+
+# Medians jump by a few percent where a request falls into another step: a derivative needs a stride well above that.
+STRIDE = 0.15
+LONGEST_STEP = 1.0
+BACKING_OFF = (1.0, 0.5, 0.25)
+CLOSE_ENOUGH = 0.005
 ROUNDS = 8
 
 
@@ -74,17 +77,26 @@ class Errors:
 def fit(probes: Sequence[MeasuredProbe], prior: Calibration, spread: Spread | None = None) -> Calibration:
     """`prior` with the factors that `probes` ask for; its other fields are the caller's to fill in."""
     spreads = np.array(spread or SPREADS[prior.over])
-    x, best_x, best_cost = np.zeros(3), np.zeros(3), np.inf
+    x, residuals = np.zeros(3), _residuals(probes, prior)
     for _ in range(ROUNDS):
-        residuals = _residuals(probes, _moved(prior, x))
-        cost = _huber(residuals).sum() + ((x / spreads) ** 2).sum()
-        if cost < best_cost:
-            best_x, best_cost = x, cost
         step = _step(probes, prior, x, residuals, spreads)
-        x = x + step
-        if np.abs(step).max() < CLOSE_ENOUGH:
+        for share in BACKING_OFF:
+            tried = x + share * step
+            then = _residuals(probes, _moved(prior, tried))
+            if _cost(then, tried, spreads) < _cost(residuals, x, spreads):
+                break
+        else:
             break
-    return _moved(prior, best_x)
+        moved_by, x, residuals = np.abs(tried - x).max(), tried, then
+        if moved_by < CLOSE_ENOUGH:
+            break
+    return _moved(prior, x)
+
+
+def thinned(probes: Sequence[MeasuredProbe]) -> list[MeasuredProbe]:
+    """At most MOST_PROBES of them, evenly spread: what bounds the time of a fit."""
+    picked = np.unique(np.linspace(0, len(probes) - 1, MOST_PROBES).round().astype(int))
+    return [probes[index] for index in picked]
 
 
 def errors(probes: Sequence[MeasuredProbe], calibration: Calibration) -> Errors:
@@ -141,7 +153,7 @@ def _residuals(probes: Sequence[MeasuredProbe], calibration: Calibration) -> Flo
 def _step(
     probes: Sequence[MeasuredProbe], prior: Calibration, x: FloatArray, residuals: FloatArray, spread: FloatArray
 ) -> FloatArray:
-    """One Gauss-Newton step, Huber by weights, no factor moved by more than LONGEST_STEP."""
+    """One Gauss-Newton step, Huber by weights, shortened so that no factor moves by more than LONGEST_STEP."""
     strides = np.eye(3) * STRIDE
     columns = [(_residuals(probes, _moved(prior, x + stride)) - residuals) / STRIDE for stride in strides]
     slopes = np.stack(columns, axis=1)
@@ -150,12 +162,15 @@ def _step(
     slopes, residuals = slopes[known], residuals[known]
     curvature = slopes.T @ (weights[:, None] * slopes) + np.diag(spread**-2)
     downhill = -(slopes.T @ (weights * residuals) + x / spread**2)
-    return np.clip(np.linalg.solve(curvature, downhill), -LONGEST_STEP, LONGEST_STEP)
+    step = np.linalg.solve(curvature, downhill)
+    return np.asarray(step / max(1.0, np.abs(step).max() / LONGEST_STEP), dtype=np.float64)
 
 
-def _huber(residuals: FloatArray) -> FloatArray:
+def _cost(residuals: FloatArray, x: FloatArray, spread: FloatArray) -> float:
+    """What is minimised: Huber's loss of the residuals, and the ridge."""
     size = np.abs(residuals[~np.isnan(residuals)])
-    return np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
+    huber = np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
+    return float(huber.sum() + ((x / spread) ** 2).sum())
 
 
 def _log_ratio(predicted: float | None, measured: float | None) -> float:

@@ -150,7 +150,7 @@ def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[s
 def _simulation(summary: Summary, plan: Plan) -> list[str]:
     """Predicted against measured."""
     said = predicted_against_measured(summary, plan)
-    return [line for number, text in enumerate(said) for line in _labelled("" if number else "simulated", text)]
+    return [line for number, text in enumerate(said) for line in _labelled("" if number else "predicted", text)]
 
 
 def _ledger(summary: Summary, plan: Plan) -> list[str]:

@@ -1,6 +1,7 @@
 """Words for how near the simulation came to what was measured: predicted against measured. Pure."""
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from tuner.config.plan import Plan
 from tuner.summary import Comparison, Summary
@@ -37,7 +38,7 @@ def _of_engine(one: Comparison, title: str) -> Iterator[str]:
     if one.why:
         yield f"{title}: {one.why}."
     if one.kept:
-        yield f"Later simulations of {title} use this calibration: {one.kept}"
+        yield f"{title}'s calibration is kept for later simulations: {PurePath(one.kept).name}."
 
 
 def _error(metric: str, before: float, after: float | None) -> str:
