@@ -17,6 +17,7 @@ from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
+from tuner.config.slo import Limits
 from tuner.config.workload import Arrivals, Lengths, Workload
 from tuner.configuration import Configuration
 from tuner.outcome import Outcome
@@ -189,11 +190,16 @@ def test_timings_are_read_back_as_they_were_written(tmp_path):
 
 
 def test_a_served_simulation_does_what_is_predicted_of_it(tmp_path):
-    """Real processes, real time. A busy machine makes them late, never early."""
-    plan = a_study(tmp_path, box=Box(load(Gpu, "h100"), (0,), "served"), versions={}, calibrations={"vllm": TRUTH})
-    plan = replace(plan, slo=an_slo(warmup_s=0.5, window_s=3.0, timeout_s=20.0), workload=plan.workload)
-    with open_target(plan, CONFIGURATIONS[0], (0,), trial_folder(plan.out, 0)) as target:
-        outcomes = measured(plan, [target], (OpenLoop(6.0),))
-    lesson = learn(plan, "vllm", outcomes)
-    assert lesson.comparison.tpot_error_before is not None and lesson.comparison.tpot_error_before < 0.5
+    """Real processes, real time, under a calibration that is far from the shipped one."""
+    slow = TRUTH.model_copy(update={"per_step_s": 0.02})
+    slo = an_slo(attainment=0.0, limits=Limits(ttft_s=10.0), warmup_s=0.5, window_s=3.0, timeout_s=20.0)
+    box = Box(load(Gpu, "h100"), (0,), "served")
+    plan = a_study(tmp_path, slo=slo, box=box, versions={}, calibrations={"vllm": slow})
+    folder = trial_folder(plan.out, 0)
+    with open_target(plan, CONFIGURATIONS[0], (0,), folder) as target:
+        prober = Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.SEARCH))
+        prober.measure_for(OpenLoop(6.0), plan.slo.window_s)
+    write_requests(folder / "requests.parquet", prober.recorded, with_chunks=True)
+    lesson = learn(plan, "vllm", {0: an_outcome(0, CONFIGURATIONS[0])})
+    assert lesson.comparison.tpot_error_before is not None and lesson.comparison.tpot_error_before < 0.3
     assert lesson.calibration and lesson.calibration.version == SIMULATED

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from launchers.sim.fit import MeasuredProbe, errors, fit, medians, predict
+from launchers.sim.fit import MeasuredProbe, errors, fit, medians, predict, thinned
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
 from launchers.sim.virtual import VirtualTarget
@@ -91,3 +91,13 @@ def test_a_prediction_is_the_score_of_the_same_requests_replayed():
     found = predict(probe, PRIOR, Limits(tpot_s=1.0))
     assert found.tpot_s and found.tpot_s.p50 == probe.tpot_s
     assert found.attainment == 1.0
+
+
+def test_a_fit_takes_a_bounded_number_of_probes_fewer_where_they_are_long_from_first_to_last():
+    probe = a_probe(PRIOR, ClosedLoop(1), requests=10)
+    many = [replace(probe, tpot_s=float(number)) for number in range(1, 101)]
+    assert thinned(many[:5]) == many[:5]
+    assert len(thinned(many)) == 32
+    assert (thinned(many)[0], thinned(many)[-1]) == (many[0], many[-1])
+    heavy = replace(probe.requests, prompt_tokens=probe.requests.prompt_tokens * 1000)
+    assert len(thinned([replace(probe, requests=heavy)] * 100)) == 8

@@ -104,13 +104,15 @@ def test_guessing_makes_a_step_longer_and_a_draft_model_more_so():
     assert decode_ms(ngram, 1) < 1.1 * decode_ms(plain, 1)
 
 
+STEPS = a_step_time()
+
+
 @given(
     st.integers(0, 40_000), st.integers(0, 100_000), st.integers(1, 100), st.integers(0, 2000), st.integers(1, 50_000)
 )
 def test_every_step_takes_a_finite_positive_time(tokens, cached, prompts, answers, context):
-    steps = a_step_time()
     tokens = max(tokens, prompts)
-    assert 0.001 < steps.step_s(tokens, cached, prompts, answers, answers * context) < 1e4
+    assert 0.001 < STEPS.step_s(tokens, cached, prompts, answers, answers * context) < 1e4
 
 
 def test_a_step_time_can_be_sent_to_another_process():

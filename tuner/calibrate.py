@@ -30,8 +30,12 @@ from tuner.summary import Comparison
 from tuner.target import ClosedLoop, Window
 from tuner.workload.build import build
 
-# Of each probe so many counted requests are replayed: what bounds the time of a fit, with `thinned`.
-MOST_COUNTED = 200
+# Of each probe so many counted requests are replayed, fewer where prompts are long: with `thinned`, what bounds the
+# time of a fit.
+MOST_COUNTED, LEAST_COUNTED = 200, 30
+MOST_PROMPT_TOKENS = 1_000_000
+# How much longer than in the measurement the load goes on behind the last counted request.
+TAIL = 1.5
 # With more than this median error left in TPOT, the simulation is not one of this server, and nothing is kept.
 FAR_OFF = 0.5
 UNCALIBRATED = "nothing had calibrated its roofline before, so no point was predicted"
@@ -120,7 +124,7 @@ def _measured(plan: Plan, trial: int, settings: SimSettings) -> Iterator[Measure
 def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> MeasuredProbe:
     """The probe with its window closed after the first counted requests: for its medians they are enough."""
     warmup_s = 0.0 if _is_unwarmed(plan, raw) else plan.slo.warmup_s
-    end_s = float(np.nextafter(raw.due_s[raw.counted][:MOST_COUNTED][-1], np.inf))
+    end_s = float(np.nextafter(raw.due_s[raw.counted][: _enough(raw)][-1], np.inf))
     seen = raw.counted & raw.ended_well & (raw.due_s < end_s)
     start_s = raw.sent_s if isinstance(raw.load, ClosedLoop) else raw.due_s
     several = seen & (raw.output_tokens > 1)
@@ -129,7 +133,7 @@ def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> 
         settings=settings,
         model=plan.model,
         gpu=plan.box.gpu,
-        requests=_offered(plan, raw, seed),
+        requests=_offered(plan, raw, seed, end_s),
         load=raw.load,
         window=Window(warmup_s, end_s - warmup_s, plan.slo.timeout_s),
         tpot_s=_median(tpot_s),
@@ -137,15 +141,23 @@ def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> 
     )
 
 
+def _enough(raw: RawProbe) -> int:
+    few = int(np.searchsorted(np.cumsum(raw.prompt_tokens[raw.counted]), MOST_PROMPT_TOKENS))
+    return min(max(few, LEAST_COUNTED), MOST_COUNTED)
+
+
 def _is_unwarmed(plan: Plan, raw: RawProbe) -> bool:
     return raw.stage == "idle" or plan.workload.arrivals.kind == "at_once"
 
 
-def _offered(plan: Plan, raw: RawProbe, seed: int) -> Requests:
-    """The same requests; in a closed loop more, for a simulated server that is faster than the measured one."""
+def _offered(plan: Plan, raw: RawProbe, seed: int, end_s: float) -> Requests:
+    """The same requests until all counted ones have ended, and some longer, for a simulated server that is slower;
+    in a closed loop more, for one that is faster."""
     if raw.stage == "idle":
         return build(plan.workload, seed, IDLE_REQUESTS)
-    known = int(raw.request.max()) + 1
+    counted_until_s = float(np.nanmax(raw.last_s[raw.counted & raw.ended_well & (raw.due_s < end_s)]))
+    horizon_s = end_s + TAIL * (counted_until_s - end_s)
+    known = int(raw.request[raw.due_s <= max(horizon_s, end_s)].max()) + 1
     runs_on = isinstance(raw.load, ClosedLoop) and plan.workload.arrivals.kind != "at_once"
     return build(plan.workload, seed, 2 * known if runs_on else known)
 

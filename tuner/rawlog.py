@@ -53,6 +53,7 @@ class RawProbe:
     sent_s: FloatArray
     first_s: FloatArray
     last_s: FloatArray
+    prompt_tokens: IntArray
     output_tokens: IntArray
 
 
@@ -80,6 +81,7 @@ def _probe(rows: "pd.DataFrame") -> RawProbe:
         sent_s=rows["sent_s"].to_numpy(dtype=float),
         first_s=rows["first_s"].to_numpy(dtype=float),
         last_s=rows["last_s"].to_numpy(dtype=float),
+        prompt_tokens=rows["prompt_tokens"].to_numpy(dtype=np.int64),
         output_tokens=rows["output_tokens"].to_numpy(dtype=np.int64),
     )
 

@@ -6,8 +6,8 @@ is left alone. Minimised over the logarithms of the three factors of a calibrati
 
     sum of huber(residual / (TPOT_SD or TTFT_SD)) + sum of ((factor - the prior's) / spread)²
 
-The second sum (a ridge) holds a factor near the prior, the calibration that was used before, where few or one-sided
-probes say little about it. Huber (1964): single probes far off, mostly overloaded ones, count linearly.
+The second sum (a ridge) holds a factor near the prior, the shipped calibration, where few or one-sided probes say
+little about it. Huber (1964): single probes far off, mostly overloaded ones, count linearly.
 """
 
 from collections.abc import Sequence
@@ -42,14 +42,17 @@ SPREADS: dict[StepSource, Spread] = {"table": (0.7, 0.1, 0.1), "roofline": (0.7,
 their logarithms. An engine's own work differs by a factor of two between versions and hosts, measured kernels by a
 tenth, a datasheet's by half."""
 
-MOST_PROBES = 32
+# What bounds the time of a fit: a replay's own goes with the tokens of its prompts.
+LEAST_PROBES, MOST_PROBES = 8, 32
+MOST_PROMPT_TOKENS = 60_000_000
 
 # Medians jump by a few percent where a request falls into another step: a derivative needs a stride well above that.
 STRIDE = 0.15
 LONGEST_STEP = 1.0
 BACKING_OFF = (1.0, 0.5, 0.25)
-CLOSE_ENOUGH = 0.005
+LEAST_GAIN = 0.01
 ROUNDS = 8
+NONE_ENDED = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,29 @@ def fit(probes: Sequence[MeasuredProbe], prior: Calibration, spread: Spread | No
     """`prior` with the factors that `probes` ask for; its other fields are the caller's to fill in."""
     spreads = np.array(spread or SPREADS[prior.over])
     x, residuals = np.zeros(3), _residuals(probes, prior)
+    cost = _cost(residuals, x, spreads)
     for _ in range(ROUNDS):
         step = _step(probes, prior, x, residuals, spreads)
         for share in BACKING_OFF:
             tried = x + share * step
             then = _residuals(probes, _moved(prior, tried))
-            if _cost(then, tried, spreads) < _cost(residuals, x, spreads):
+            if (costs := _cost(then, tried, spreads)) < cost:
                 break
         else:
             break
-        moved_by, x, residuals = np.abs(tried - x).max(), tried, then
-        if moved_by < CLOSE_ENOUGH:
+        is_enough = costs > cost * (1 - LEAST_GAIN)
+        x, residuals, cost = tried, then, costs
+        if is_enough:
             break
     return _moved(prior, x)
 
 
 def thinned(probes: Sequence[MeasuredProbe]) -> list[MeasuredProbe]:
-    """At most MOST_PROBES of them, evenly spread: what bounds the time of a fit."""
-    picked = np.unique(np.linspace(0, len(probes) - 1, MOST_PROBES).round().astype(int))
+    """As many as can be fitted in seconds, evenly spread over the given ones."""
+    tokens = sum(int(probe.requests.prompt_tokens.sum()) for probe in probes)
+    affordable = int(len(probes) * MOST_PROMPT_TOKENS / max(tokens, 1))
+    wanted = min(max(affordable, LEAST_PROBES), MOST_PROBES)
+    picked = np.unique(np.linspace(0, len(probes) - 1, wanted).round().astype(int))
     return [probes[index] for index in picked]
 
 
@@ -174,9 +182,10 @@ def _cost(residuals: FloatArray, x: FloatArray, spread: FloatArray) -> float:
 
 
 def _log_ratio(predicted: float | None, measured: float | None) -> float:
-    if not predicted or not measured:
+    """NaN where nothing was measured; a simulation in which no request ends is taken to be hopelessly slow."""
+    if not measured:
         return float("nan")
-    return float(np.log(predicted / measured))
+    return float(np.log(predicted / measured)) if predicted else NONE_ENDED
 
 
 def _present(values: Sequence[float]) -> npt.NDArray[np.float64]:
