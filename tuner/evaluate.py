@@ -109,20 +109,20 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
 
 def _measured_again_if_void(prober: Prober, cell: Cell, plan: Plan) -> Score:
     try:
-        return measure(prober, cell.level, plan)
+        return measure(prober, cell.level, cell.counted, plan)
     except MeasurementVoid:
-        return measure(prober, cell.level, plan)
+        return measure(prober, cell.level, cell.counted, plan)
 
 
-def measure(prober: Prober, level: float, plan: Plan) -> Score:
-    """One window, long enough for as many requests as the SLO's attainment needs."""
+def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:
+    """One window: the SLO's, or as long as the requests it must count take."""
     match plan.workload.arrivals.kind:
         case "at_once":
             return prober.all_at_once(round(level))
         case "closed":
             return prober.measure_for(ClosedLoop(round(level)), plan.slo.window_s)
         case _:
-            measure_s = max(plan.slo.window_s, plan.slo.deciding_requests / level)
+            measure_s = max(plan.slo.window_s, counted / level)
             return prober.measure_for(OpenLoop(level), measure_s)
 
 

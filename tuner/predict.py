@@ -64,7 +64,8 @@ def _predicted(plan: Plan, point: Point) -> Predicted | None:
             prober = Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.CONFIRM))
             if plan.workload.arrivals.kind == "closed":
                 prober.idle()
-            found = measure(prober, next(iter(point.load.values())), plan)
+            level = next(iter(point.load.values()))
+            found = measure(prober, level, plan.slo.deciding_requests, plan)
             return _as_predicted(found, point.gpus, target.steps.source)
     except (ServerFailed, UserError):
         return None

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
@@ -40,13 +40,19 @@ def refuse_taken_name(plan: Plan) -> None:
         raise ConfigError(f"--storage {plan.storage}: it has a study named {plan.study}; name --out anew")
 
 
-def refuse_lost_trials(study: optuna.Study, plan: Plan, numbers: Collection[int]) -> None:
+def refuse_lost_trials(plan: Plan, numbers: Collection[int]) -> None:
     """Raise ConfigError if the folder has trials that the storage does not know: they would be measured over."""
-    known = len(study.get_trials(deepcopy=False))
-    if numbers and max(numbers) >= known:
+    if not numbers:
+        return
+    known = 0
+    if plan.storage or (plan.out / "study.db").exists():
+        with _reached(plan), suppress(KeyError):
+            known = len(optuna.load_study(study_name=plan.study, storage=_url(plan)).get_trials(deepcopy=False))
+    if max(numbers) >= known:
+        advice = "give the --storage the study was started with" if plan.storage else "put its study.db back"
         raise ConfigError(
             f"{plan.out}: it has trials up to t{max(numbers)}, but {_url(plan)} knows {known}; "
-            "give the --storage the study was started with, or another --out"
+            f"{advice}, or give another --out"
         )
 
 

@@ -1,25 +1,21 @@
 """How long one step of an engine takes: what is in the batch flows in, seconds flow out. Pure.
 
-Two sources: tables exported from measured kernels (`scripts/export_step_tables.py`), and a roofline for any other
-model or GPU. Called hundreds of thousands of times a second, so plain lists and floats only.
+Two sources: tables made from measured kernels (`launchers.sim.steptable`), and a roofline for any other model or
+GPU. Called hundreds of thousands of times a second, so plain lists and floats only.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol
 
 from launchers.sim.calibration import DEFAULT, shipped_calibration
 from launchers.sim.roofline import roofline
 from launchers.sim.settings import SimSettings
+from launchers.sim.steptable import StepTable, find_table, table_key
 from tuner.config.calibration import Calibration, StepSource
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
-
-TABLES = Path(__file__).parent / "tables"
 
 DRAFT_LAUNCH_S = 2e-4
 """Starting one pass of a draft model: an assumption."""
@@ -62,22 +58,6 @@ class Drafting:
 
 
 NO_DRAFTS = Drafting()
-
-
-class StepTable(TypedDict):
-    """Measured milliseconds over grids; `scripts/export_step_tables.py` says what each part holds."""
-
-    mixed_tokens: list[int]
-    mixed_linear: list[float]
-    decode_tokens: list[int]
-    decode_linear: list[float]
-    decodes: list[int]
-    context: list[int]
-    decode_attention: list[list[float]]
-    chunk_requests: list[int]
-    chunks: list[int]
-    cached: list[int]
-    prefill_attention: list[list[list[float]]]
 
 
 class TableSteps:
@@ -160,15 +140,15 @@ def step_time(settings: SimSettings, model: Model, gpu: Gpu, calibration: Calibr
     Calibrated as is shipped for it, unless `calibration` says otherwise. A calibration over the other kind of step
     times says nothing here: the default takes its place.
     """
-    shipped = _shipped(settings, model, gpu)
-    kind: StepSource = "table" if shipped else "roofline"
+    found = _table_of(settings, model, gpu)
+    kind: StepSource = "table" if found else "roofline"
     chosen = calibration or shipped_calibration(settings.policy, model.name, gpu.name)
     used = chosen if chosen.over == kind else DEFAULT
-    if shipped is None:
+    if found is None:
         plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, used)
         drafting = _drafting(settings, model.architecture, plain, used)
         return replace(plain, width=drafting.width, overhead_s=plain.overhead_s + drafting.draft_s)
-    table, source = shipped
+    table, source = found
     said = f"{source}, {used.title}"
     drafting = _drafting(settings, model.architecture, TableSteps(table, used, said), used)
     return TableSteps(table, used, said, drafting)
@@ -176,14 +156,14 @@ def step_time(settings: SimSettings, model: Model, gpu: Gpu, calibration: Calibr
 
 def step_source(settings: SimSettings, model: Model, gpu: Gpu) -> StepSource:
     """Which kind of step time this server has."""
-    return "table" if _shipped(settings, model, gpu) else "roofline"
+    return "table" if _table_of(settings, model, gpu) else "roofline"
 
 
-def _shipped(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
-    """Tables are for weights and KV cache in 16 bits."""
-    if model.architecture.weight_bytes != 2.0 or settings.kv_dtype_bytes != 2.0:
-        return None
-    return step_table(settings.policy, gpu.name, model.name, settings.tp)
+def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
+    """The table of this server, shipped or made on this machine, and its source; None where there is none."""
+    key = table_key(settings.policy, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
+    table = find_table(key) if key else None
+    return (table, key.source) if key and table else None
 
 
 def _drafting(
@@ -198,17 +178,6 @@ def _drafting(
     kernels_s = plain.step_s(0, 0, 0, 1, 1) - calibration.per_step_s
     pass_s = DRAFT_LAUNCH_S + share * kernels_s
     return Drafting(1 + settings.drafts, settings.drafts * pass_s)
-
-
-@cache
-def step_table(engine: str, gpu: str, model: str, tp: int) -> tuple[StepTable, str] | None:
-    """The shipped table of this server and its source, or None where there is none."""
-    path = TABLES / f"{gpu}-{engine}-{model}.json"
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    table: StepTable | None = content["tp"].get(str(tp))
-    return (table, content["source"]) if table else None
 
 
 def _scaled(values: list[float], factor: float) -> list[float]:

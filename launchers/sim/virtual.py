@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from launchers.sim.replay import Replay
 from launchers.sim.scheduler import new_scheduler
-from launchers.sim.settings import SimSettings, settings_of
+from launchers.sim.settings import Policy, SimSettings, settings_of
 from launchers.sim.sharing import block_names
 from launchers.sim.steptime import StepTime, step_time
 from tuner.config.gpu import Gpu
@@ -68,6 +69,11 @@ def planned_settings(plan: Plan, configuration: Configuration) -> SimSettings:
     """The simulated server of `configuration` in a study. Raises ServerFailed where the real one would not start."""
     acceptance = plan.workload.acceptance.of(str(configuration.knobs.get("speculation", "off")))
     return settings_of(configuration, plan.model, plan.box.gpu, acceptance, plan.workload.max_model_len)
+
+
+def under_policy(target: VirtualTarget, policy: Policy) -> VirtualTarget:
+    """The same server, memory and step times under another scheduling order: for comparisons of orders."""
+    return VirtualTarget(replace(target.settings, policy=policy), target.steps)
 
 
 @contextmanager
