@@ -202,4 +202,5 @@ def test_a_served_simulation_does_what_is_predicted_of_it(tmp_path):
     write_requests(folder / "requests.parquet", prober.recorded, with_chunks=True)
     lesson = learn(plan, "vllm", {0: an_outcome(0, CONFIGURATIONS[0])})
     assert lesson.comparison.tpot_error_before is not None and lesson.comparison.tpot_error_before < 0.3
-    assert lesson.calibration and lesson.calibration.version == SIMULATED
+    assert lesson.comparison.calibration and lesson.comparison.calibration.version == SIMULATED
+    assert lesson.calibration is None and "only 1 probes" in (lesson.comparison.why or "")

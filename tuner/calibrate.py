@@ -6,7 +6,7 @@ that were stopped early and configurations that the simulation would not start.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,6 +38,8 @@ MOST_PROMPT_TOKENS = 1_000_000
 TAIL = 1.5
 # With more than this median error left in TPOT, the simulation is not one of this server, and nothing is kept.
 FAR_OFF = 0.5
+# Fewer probes than these must not take the place of what a whole study taught.
+LEAST_PROBES = 4
 UNCALIBRATED = "nothing had calibrated its roofline before, so no point was predicted"
 
 
@@ -78,8 +80,20 @@ def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
         ttft_error_after=_typical(last.ttft),
         calibration=fitted,
     )
+    unfit = _unfit(comparison)
+    if unfit:
+        return Lesson(replace(comparison, why=unfit), None)
+    return Lesson(comparison, fitted)
+
+
+def _unfit(comparison: Comparison) -> str | None:
+    """Why a calibration is not worth keeping; None where it is."""
     left = comparison.tpot_error_after
-    return Lesson(comparison, fitted if left is not None and left <= FAR_OFF else None)
+    if comparison.probes < LEAST_PROBES:
+        return f"only {comparison.probes} probes could be compared, so the calibration is not kept"
+    if left is None or left > FAR_OFF:
+        return "even calibrated, the simulation is not one of this server, so the calibration is not kept"
+    return None
 
 
 def _prior(plan: Plan, engine: str, over: StepSource) -> Calibration:
