@@ -4,6 +4,10 @@ It has no clock: whoever drives it says when a step has ended. A step is planned
 its time, and is finished here. How the state is kept, and why that is fast: `state`.
 """
 
+from bisect import bisect_right
+from operator import add as add_up
+from operator import sub as subtract
+
 from launchers.sim.prefixcache import hold, keep, release, take, unused, with_room
 from launchers.sim.settings import SimSettings
 from launchers.sim.speculation import guesses
@@ -235,14 +239,14 @@ def _book(s: Scheduler, i: int, sign: int) -> None:
 
 
 def _book_guesses(s: Scheduler, i: int, sign: int) -> None:
-    start, now, tokens = s.run_start[i], len(s.step_s), s.guessed[i].tokens
-    before = held(s, i, now - start)
-    for step in range(now, s.run_end[i]):
-        m = step - start
-        after = held(s, i, m + 1)
-        s.growth[step] += sign * (after - before)
-        s.gains[step] += sign * (tokens[m + 1] - tokens[m])
-        before = after
+    start, now, end, tokens = s.run_start[i], len(s.step_s), s.run_end[i], s.guessed[i].tokens
+    so_far = tokens[now - start :]
+    change = add_up if sign > 0 else subtract
+    s.gains[now:end] = map(change, s.gains[now:end], map(subtract, so_far[1:], so_far))
+    # A step reaches beyond the tokens before it by the guesses and one; see `held`.
+    beyond = s.target[i] + 1 + s.settings.drafts
+    for block in range(held(s, i, now - start), held(s, i, end - start)):
+        s.growth[start + bisect_right(tokens, block * s.settings.block_tokens - beyond)] += sign
 
 
 def _take(s: Scheduler, blocks: int) -> None:

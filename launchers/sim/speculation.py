@@ -1,7 +1,6 @@
 """Speculation: how many tokens each step of an answer yields when some are guessed and checked. Pure."""
 
 from dataclasses import dataclass
-from itertools import accumulate
 from random import Random
 
 from launchers.sim.settings import SimSettings
@@ -24,12 +23,14 @@ def guesses(settings: SimSettings, seed: int, wanted: int) -> Guesses:
     model adds one token of its own (Leviathan et al. 2023, with the same acceptance at every position)."""
     draw = Random(seed).random
     drafts, acceptance = settings.drafts, settings.acceptance
-    steps = []
-    left = wanted
-    while left > 0:
-        tokens = 1
-        while tokens <= drafts and draw() < acceptance:
-            tokens += 1
-        steps.append(min(tokens, left))
-        left -= tokens
-    return Guesses([0, *accumulate(steps)])
+    tokens = [0]
+    said = 0
+    while said < wanted:
+        for _ in range(drafts):
+            if draw() >= acceptance:
+                break
+            said += 1
+        said += 1
+        tokens.append(said)
+    tokens[-1] = wanted
+    return Guesses(tokens)
