@@ -138,14 +138,16 @@ def run_answers(s: Scheduler, now_s: float, until_s: float, step_s: StepSeconds)
     For when `stuck`, or nobody waits, and no prompt is being computed: the plan would be the same each time.
     """
     before = len(s.ended)
+    growth, ends, answering = s.growth, s.ends, s.answering
+    step = len(s.step_s)
     while now_s < until_s and len(s.ended) == before:
-        need = s.growth[len(s.step_s)]
-        if need > s.free_blocks:
-            break
-        if need:
-            _take(s, need)
-        now_s += step_s(0, 0, 0, s.answering, s.context_tokens)
+        if growth[step]:
+            if growth[step] > s.free_blocks:
+                break
+            _take(s, growth[step])
+        now_s += step_s(0, 0, 0, answering, s.context_tokens)
         _answer(s, now_s)
+        step += 1
     return now_s
 
 
@@ -185,7 +187,7 @@ def _begin_answer(s: Scheduler, i: int, now_s: float) -> None:
     s.first_s[i] = now_s
     s.run_start[i] = len(s.step_s)
     if s.settings.drafts:
-        s.guessed[i] = guesses(s.settings, s.seed[i] + s.said[i], left)
+        s.guessed[i] = guesses(s.settings.drafts, s.settings.acceptance, s.seed[i] + s.said[i], left)
         left = s.guessed[i].steps
     s.run_end[i] = s.run_start[i] + left
     if not left:

@@ -1,9 +1,9 @@
 """Speculation: how many tokens each step of an answer yields when some are guessed and checked. Pure."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
-from launchers.sim.settings import SimSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,14 @@ class Guesses:
         return len(self.tokens) - 1
 
 
-def guesses(settings: SimSettings, seed: int, wanted: int) -> Guesses:
+@lru_cache(maxsize=8192)
+def guesses(drafts: int, acceptance: float, seed: int, wanted: int) -> Guesses:
     """Draw the steps that yield `wanted` tokens: in each, drafts are accepted until the first is refused, and the
-    model adds one token of its own (Leviathan et al. 2023, with the same acceptance at every position)."""
+    model adds one token of its own (Leviathan et al. 2023, with the same acceptance at every position).
+
+    Remembered, since the probes of a configuration offer the same requests again and again.
+    """
     draw = Random(seed).random
-    drafts, acceptance = settings.drafts, settings.acceptance
     tokens = [0]
     said = 0
     while said < wanted:
