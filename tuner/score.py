@@ -137,12 +137,12 @@ def own_itl_s(log: RequestLog) -> FloatArray:
 
 
 def has_long_gaps(log: RequestLog, limit_s: float) -> BoolArray:
-    """Whose `own_itl_s` is over a limit, (n,): more than every hundredth of the gaps is. Found without any sorting."""
+    """Whose `own_itl_s` is over a limit, (n,): more than one gap in a hundred is. Found without any sorting."""
     chunks = np.diff(log.chunk_start)
     is_long = np.diff(log.chunk_s, prepend=0.0) > limit_s
     is_long[log.chunk_start[:-1][chunks > 0]] = False
     owner = np.searchsorted(log.chunk_start, np.flatnonzero(is_long), side="right") - 1
-    return np.bincount(owner, minlength=len(log)) > np.maximum(chunks - 1, 0) // 100
+    return np.asarray(np.bincount(owner, minlength=len(log)) > np.maximum(chunks - 1, 0) // 100)
 
 
 def pooled_gaps_s(log: RequestLog, rows: BoolArray) -> FloatArray:

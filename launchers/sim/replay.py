@@ -40,6 +40,7 @@ class Replay:
         self._step_s = step_s
         self._requests = requests
         self._window = window
+        self._window_end_s = window.end_s
         self._prompt = requests.prompt_tokens.tolist()
         self._output = requests.output_tokens.tolist()
         self._think_s = requests.think_s.tolist()
@@ -86,7 +87,7 @@ class Replay:
             if now_s >= look_s:
                 self._stopped = watch(self.log(now_s))
                 look_s = now_s + look_every_s
-            if self._stopped or (now_s >= self._window.end_s and not self._open_counted):
+            if self._stopped or (now_s >= self._window_end_s and not self._open_counted):
                 return self.log(now_s)
             step = plan(s)
             if not step[2] and not step[3]:
@@ -110,10 +111,10 @@ class Replay:
         output_tokens = wanted_tokens.copy()
         unfinished = np.flatnonzero(status != Status.OK)
         output_tokens[unfinished] = [tokens_said(self._s, i) for i in unfinished.tolist()]
-        chunk_s, chunk_start = self._chunks()
+        chunk_s, chunk_start = self._chunks(status)
         return RequestLog(
             request=rows,
-            counted=(due_s >= self._window.warmup_s) & (due_s < self._window.end_s),
+            counted=(due_s >= self._window.warmup_s) & (due_s < self._window_end_s),
             due_s=due_s,
             sent_s=due_s,
             ended_at_s=np.array(self._ended_at_s),
@@ -130,14 +131,14 @@ class Replay:
             stopped=self._stopped,
         )
 
-    def _chunks(self) -> tuple[FloatArray, IntArray]:
+    def _chunks(self, status: IntArray) -> tuple[FloatArray, IntArray]:
         """All chunk times, row after row, and where each row begins."""
         s = self._s
         # A row is one slice of the steps' times, beginning one step early to leave room for its first token.
         step_s = np.array([0.0, *s.step_s])
         rows = [step_s[start : end + 1] for start, end in zip(s.run_start, s.run_end, strict=True)]
         is_plain = np.array(s.run_start) != NO_RUN
-        for i in self._other_rows():
+        for i in self._other_rows(status):
             rows[i] = self._seen(i)
             is_plain[i] = False
         chunk_start = np.cumsum([0, *map(len, rows)])
@@ -145,11 +146,11 @@ class Replay:
         chunk_s[chunk_start[:-1][is_plain]] = np.array(s.first_s)[is_plain]
         return chunk_s, chunk_start
 
-    def _other_rows(self) -> Iterable[int]:
-        """Rows that are not their first token and one run of steps: of preempted or impatient requests, or in lumps."""
+    def _other_rows(self, status: IntArray) -> Iterable[int]:
+        """Rows that are not a first token and one run of steps: of preempted or impatient requests, or in lumps."""
         if self._s.settings.stream_interval > 1:
-            return range(len(self._status))
-        return [*self._s.earlier, *(i for i, status in enumerate(self._status) if status == Status.TIMED_OUT)]
+            return range(len(status))
+        return [*self._s.earlier, *np.flatnonzero(status == Status.TIMED_OUT).tolist()]
 
     def _seen(self, i: int) -> FloatArray:
         """The chunk times of one request that reached the client before it gave up."""
@@ -230,4 +231,4 @@ class Replay:
         return min(next_s, self._due[0][0] + FRONT_END_S) if self._due else next_s
 
     def _counts(self, due_s: float) -> bool:
-        return self._window.warmup_s <= due_s < self._window.end_s
+        return self._window.warmup_s <= due_s < self._window_end_s

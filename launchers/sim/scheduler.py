@@ -8,7 +8,7 @@ from bisect import bisect_right
 from operator import add as add_up
 from operator import sub as subtract
 
-from launchers.sim.prefixcache import hold, keep, release, take, unused, with_room
+from launchers.sim.prefixcache import hold, keep, release, take, with_room
 from launchers.sim.settings import SimSettings
 from launchers.sim.speculation import guesses
 from launchers.sim.state import (
@@ -82,8 +82,7 @@ def admit(s: Scheduler, i: int, hits: int) -> None:
     s.blocks[i] = hits
     if s.cache:
         s.owned[i] = s.names[i][:hits]
-        s.free_blocks -= unused(s.cache, s.owned[i])
-        hold(s.cache, s.owned[i])
+        s.free_blocks -= hold(s.cache, s.owned[i])
         s.cache.queried_tokens += s.target[i]
         s.cache.hit_tokens += s.computed[i]
 
@@ -103,9 +102,7 @@ def give_chunk(s: Scheduler, i: int, tokens: int) -> None:
     s.chunks.append((i, tokens))
     if s.cache and s.names[i]:
         size = s.settings.block_tokens
-        for name in s.names[i][computed // size : reached // size]:
-            if keep(s.cache, name):
-                s.owned[i].append(name)
+        s.owned[i] += keep(s.cache, s.names[i][computed // size : reached // size])
 
 
 def contents(s: Scheduler) -> Step:
@@ -138,8 +135,7 @@ def run_answers(s: Scheduler, now_s: float, until_s: float, step_s: StepSeconds)
     For when `stuck`, or nobody waits, and no prompt is being computed: the plan would be the same each time.
     """
     before = len(s.ended)
-    growth, ends, answering = s.growth, s.ends, s.answering
-    step = len(s.step_s)
+    growth, answering, step = s.growth, s.answering, len(s.step_s)
     while now_s < until_s and len(s.ended) == before:
         if growth[step]:
             if growth[step] > s.free_blocks:

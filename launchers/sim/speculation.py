@@ -5,7 +5,6 @@ from functools import lru_cache
 from random import Random
 
 
-
 @dataclass(frozen=True, slots=True)
 class Guesses:
     """The steps of one answer: `tokens[j]` is how many it has after j steps, `tokens[0]` = 0."""

@@ -115,7 +115,9 @@ class TableSteps:
             context = decode_kv_tokens / decode_requests
             j = bisect_right(self._inner_context, context)
             return line[0][j] + line[1][j] * context
-        step_s = self._overhead_s + _at(self._inner_tokens, self._mixed, prefill_tokens + decode_requests * self._width)
+        step_s = self._overhead_s + _at(
+            self._inner_tokens, self._mixed, prefill_tokens + decode_requests * self._width
+        )
         if decode_requests:
             attention = self._attention.get(decode_requests) or self._attention_line(decode_requests)
             step_s += self._draft_s + _at(self._inner_context, attention, decode_kv_tokens / decode_requests)
@@ -125,7 +127,9 @@ class TableSteps:
     def _decode_line(self, requests: int) -> Line:
         """The whole step of a pure decode batch over context, kept for the next time."""
         fixed_s = (
-            self._overhead_s + self._draft_s + _at(self._table["decode_tokens"][1:-1], self._decode, requests * self._width)
+            self._overhead_s
+            + self._draft_s
+            + _at(self._table["decode_tokens"][1:-1], self._decode, requests * self._width)
         )
         intercepts, slopes = self._attention.get(requests) or self._attention_line(requests)
         line = ([fixed_s + intercept for intercept in intercepts], slopes)
