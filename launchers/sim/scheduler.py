@@ -5,8 +5,8 @@ its time, and is finished here. How the state is kept, and why that is fast: `st
 """
 
 from bisect import bisect_right
-from operator import add as add_up
-from operator import sub as subtract
+from operator import add as plus
+from operator import sub as minus
 
 from launchers.sim.prefixcache import hold, keep, release, take, with_room
 from launchers.sim.settings import SimSettings
@@ -135,15 +135,14 @@ def run_answers(s: Scheduler, now_s: float, until_s: float, step_s: StepSeconds)
     For when `stuck`, or nobody waits, and no prompt is being computed: the plan would be the same each time.
     """
     before = len(s.ended)
-    growth, answering, step = s.growth, s.answering, len(s.step_s)
     while now_s < until_s and len(s.ended) == before:
-        if growth[step]:
-            if growth[step] > s.free_blocks:
-                break
-            _take(s, growth[step])
-        now_s += step_s(0, 0, 0, answering, s.context_tokens)
+        need = s.growth[len(s.step_s)]
+        if need > s.free_blocks:
+            break
+        if need:
+            _take(s, need)
+        now_s += step_s(0, 0, 0, s.answering, s.context_tokens)
         _answer(s, now_s)
-        step += 1
     return now_s
 
 
@@ -237,14 +236,15 @@ def _book(s: Scheduler, i: int, sign: int) -> None:
 
 
 def _book_guesses(s: Scheduler, i: int, sign: int) -> None:
+    """`_book` where steps yield several tokens: these are added to those of the others, and a block is needed in the
+    step whose guesses could reach into it; see `held`."""
     start, now, end, tokens = s.run_start[i], len(s.step_s), s.run_end[i], s.guessed[i].tokens
-    so_far = tokens[now - start :]
-    change = add_up if sign > 0 else subtract
-    s.gains[now:end] = map(change, s.gains[now:end], map(subtract, so_far[1:], so_far))
-    # A step reaches beyond the tokens before it by the guesses and one; see `held`.
-    beyond = s.target[i] + 1 + s.settings.drafts
+    said = tokens[now - start :]
+    s.gains[now:end] = map(plus if sign > 0 else minus, s.gains[now:end], map(minus, said[1:], said))
+    reach = s.target[i] + 1 + s.settings.drafts
     for block in range(held(s, i, now - start), held(s, i, end - start)):
-        s.growth[start + bisect_right(tokens, block * s.settings.block_tokens - beyond)] += sign
+        step = start + bisect_right(tokens, block * s.settings.block_tokens - reach)
+        s.growth[step] += sign
 
 
 def _take(s: Scheduler, blocks: int) -> None:

@@ -29,8 +29,7 @@ StepSeconds = Callable[[int, int, int, int, int], float]
 """`StepTime.step_s`."""
 
 Line = tuple[list[float], list[float]]
-"""A piecewise linear function over a grid: in cell j it is `line[0][j] + line[1][j] * x`. The first and last cells go
-on beyond the grid, so `bisect_right` of its inner points finds the cell of any x."""
+"""A piecewise linear function over a grid: in cell j it is `line[0][j] + line[1][j] * x`."""
 
 
 class StepTime(Protocol):
@@ -94,8 +93,9 @@ class TableSteps:
         self._draft_s = drafting.draft_s
         self._overhead_s = overhead_s
         self._table = table
-        self._context = table["context"]
-        self._inner_context, self._inner_tokens = table["context"][1:-1], table["mixed_tokens"][1:-1]
+        self._tokens, self._context = table["mixed_tokens"], table["context"]
+        # Where the cells of context meet: the first and the last go on beyond the grid.
+        self._context_borders = self._context[1:-1]
         self._mixed = _line(table["mixed_tokens"], _seconds(table["mixed_linear"]))
         self._decode = _line(table["decode_tokens"], _seconds(table["decode_linear"]))
         self._attention: dict[int, Line] = {}
@@ -113,23 +113,19 @@ class TableSteps:
         if not prefill_requests:
             line = self._decode_step.get(decode_requests) or self._decode_line(decode_requests)
             context = decode_kv_tokens / decode_requests
-            j = bisect_right(self._inner_context, context)
+            j = bisect_right(self._context_borders, context)
             return line[0][j] + line[1][j] * context
-        step_s = self._overhead_s + _at(
-            self._inner_tokens, self._mixed, prefill_tokens + decode_requests * self._width
-        )
+        step_s = self._overhead_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
         if decode_requests:
             attention = self._attention.get(decode_requests) or self._attention_line(decode_requests)
-            step_s += self._draft_s + _at(self._inner_context, attention, decode_kv_tokens / decode_requests)
+            step_s += self._draft_s + _at(self._context, attention, decode_kv_tokens / decode_requests)
         tokens, cached = prefill_tokens / prefill_requests, prefill_kv_tokens / prefill_requests
         return step_s + self._prefill_attention_s(prefill_requests, tokens, cached)
 
     def _decode_line(self, requests: int) -> Line:
         """The whole step of a pure decode batch over context, kept for the next time."""
         fixed_s = (
-            self._overhead_s
-            + self._draft_s
-            + _at(self._table["decode_tokens"][1:-1], self._decode, requests * self._width)
+            self._overhead_s + self._draft_s + _at(self._table["decode_tokens"], self._decode, requests * self._width)
         )
         intercepts, slopes = self._attention.get(requests) or self._attention_line(requests)
         line = ([fixed_s + intercept for intercept in intercepts], slopes)
@@ -206,8 +202,8 @@ def _line(grid: list[int], values: list[float]) -> Line:
     return [values[j] - slopes[j] * grid[j] for j in range(len(slopes))], slopes
 
 
-def _at(inner: list[int], line: Line, x: float) -> float:
-    j = bisect_right(inner, x)
+def _at(grid: list[int], line: Line, x: float) -> float:
+    j = bisect_right(grid, x, 1, len(grid) - 1) - 1
     return line[0][j] + line[1][j] * x
 
 
