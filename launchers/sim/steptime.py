@@ -78,6 +78,8 @@ class TableSteps:
         self._decode_scale = calibration.decode_scale * 1e-3
         self._table = table
         self._tokens, self._context = table["mixed_tokens"], table["context"]
+        # Where the cells of context meet: the first and the last go on beyond the grid.
+        self._context_borders = self._context[1:-1]
         self._mixed = _line(table["mixed_tokens"], _scaled(table["mixed_linear"], self._prefill_scale))
         self._decode = _line(table["decode_tokens"], _scaled(table["decode_linear"], self._decode_scale))
         self._attention: dict[int, Line] = {}
@@ -95,7 +97,7 @@ class TableSteps:
         if not prefill_requests:
             line = self._decode_step.get(decode_requests) or self._decode_line(decode_requests)
             context = decode_kv_tokens / decode_requests
-            j = bisect_right(self._context, context, 1, len(self._context) - 1) - 1
+            j = bisect_right(self._context_borders, context)
             return line[0][j] + line[1][j] * context
         step_s = self._overhead_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
         if decode_requests:
