@@ -10,8 +10,8 @@ from tuner.errors import ConfigError
 pytestmark = pytest.mark.usefixtures("no_calibrations")
 
 
-def looked_up(version: str | None = None, *, model: str = "qwen-7b", of_served: bool = False):
-    return calibration_for("vllm", model, "h100", version=version, of_served=of_served)
+def looked_up(version: str | None = None, *, model: str = "qwen-7b"):
+    return calibration_for("vllm", model, "h100", version=version)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,6 @@ def test_a_later_study_of_the_same_engine_version_model_and_gpu_takes_the_place_
     store(a_calibration(measured="first"))
     store(a_calibration(measured="second"))
     assert [one.measured for one in stored()] == ["second"]
-
-
-def test_a_served_simulation_is_not_calibrated_on_itself_and_never_before_the_real_engine():
-    of_simulation = a_calibration(version="simulated", fitted="2026-11-23T00:00:00Z")
-    store(of_simulation)
-    assert looked_up() == of_simulation
-    assert looked_up(of_served=True) == shipped_calibration("vllm", "qwen-7b", "h100")
-    store(a_calibration())
-    assert looked_up().version == looked_up(of_served=True).version == "0.32.0"
 
 
 def test_a_name_with_a_slash_is_one_file():

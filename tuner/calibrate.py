@@ -80,6 +80,9 @@ def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
         ttft_error_after=_typical(last.ttft),
         calibration=fitted,
     )
+    if plan.box.simulation is not None:
+        # A simulation teaches nothing about the engine, and its own delays would add up from study to study.
+        return Lesson(comparison, None)
     unfit = _unfit(comparison)
     if unfit:
         return Lesson(replace(comparison, why=unfit), None)

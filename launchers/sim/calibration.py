@@ -42,17 +42,14 @@ def shipped_calibration(engine: str, model: str, gpu: str) -> Calibration:
     return next(iter(of_model or of_engine), DEFAULT)
 
 
-def calibration_for(engine: str, model: str, gpu: str, *, version: str | None, of_served: bool) -> Calibration:
+def calibration_for(engine: str, model: str, gpu: str, *, version: str | None) -> Calibration:
     """What a simulation of this server takes: what the user's studies say of it, else what is shipped.
 
-    Of several versions of the engine `version` is taken, else the last one fitted. What was fitted to a served
-    simulation counts where nothing real was measured, but not for the served simulation itself (`of_served`): its
-    own delays would add up from study to study. Raises ConfigError if a file there holds no calibration.
+    Of several versions of the engine `version` is taken, else the last one fitted. Raises ConfigError if a file there
+    holds no calibration.
     """
     own = [one for one in stored() if (one.engine, one.model, one.gpu) == (engine, model, gpu)]
-    real = [one for one in own if one.version != SIMULATED]
-    usable = real or ([] if of_served else own)
-    latest_last = sorted(usable, key=lambda one: (one.version == version, one.fitted))
+    latest_last = sorted(own, key=lambda one: (one.version == version, one.fitted))
     return latest_last[-1] if latest_last else shipped_calibration(engine, model, gpu)
 
 

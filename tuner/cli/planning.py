@@ -143,7 +143,6 @@ def _calibrations(plan: Plan, *, resume: bool) -> dict[str, Calibration]:
             plan.model.name,
             plan.box.gpu.name,
             version=plan.versions.get(engine.name),
-            of_served=plan.box.simulation == "served",
         )
         for engine in plan.engines
     }
