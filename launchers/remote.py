@@ -1,4 +1,4 @@
-"""RemoteTarget: a server that somebody else runs, driven over HTTP. It is measured, never started, stopped or reset."""
+"""RemoteTarget: a server that somebody else runs, over HTTP. It is measured, never started, stopped or reset."""
 
 import json
 import os

@@ -81,13 +81,17 @@ def fluid_rate_tok_s(streams: Streams) -> float | None:
     """The fluid token rate, to PRECISION; None where no answer has a second chunk.
 
     A longer period never lowers an answer's index, so the shortest that will do is found by bisection, and an answer
-    that has passed at a shorter one, or failed at a longer one, needs no second look.
+    that has passed at a shorter one, or failed at a longer one, needs no second look. No answer misses a deadline at a
+    period as long as its longest gap. Chunks that keep up with an index i are at most 1/i of the period apart in the
+    mean: a chunk that is m deadlines late is less than m + 1 periods behind the one before.
     """
     undecided = streams.only(streams.chunks > 1)
-    may_fail = math.floor(round((1 - FLUID_SHARE) * len(undecided.chunks), 6))
     if not len(undecided.chunks):
         return None
-    low_s, high_s = FASTEST_PERIOD_S, max(2 * FASTEST_PERIOD_S, float(_longest_gap_s(undecided)) + ON_TIME_S)
+    may_fail = math.floor(round((1 - FLUID_SHARE) * len(undecided.chunks), 6))
+    longest_s, mean_s = _gaps_s(undecided)
+    low_s = max(FASTEST_PERIOD_S, FLUID_INDEX * (_largest_but(may_fail, mean_s) - ON_TIME_S))
+    high_s = max(low_s, _largest_but(may_fail, longest_s) + ON_TIME_S)
     while high_s > low_s * (1 + PRECISION):
         period_s = math.sqrt(low_s * high_s)
         fails = _index_behind_the_first(undecided, period_s) < FLUID_INDEX
@@ -128,11 +132,18 @@ def _deadlines(streams: Streams, first_due_s: FloatArray, period_s: float) -> tu
     return missed, (chunks - np.bincount(owner[fell], minlength=len(chunks))).astype(np.float64)
 
 
-def _longest_gap_s(streams: Streams) -> float:
-    """The longest gap between chunks, per token that a chunk has."""
-    owner = np.repeat(np.arange(len(streams.chunks)), streams.chunks)
-    within = owner[1:] == owner[:-1]
-    return float((np.diff(streams.chunk_s)[within] / streams.tokens_per_chunk[owner[1:][within]]).max())
+def _gaps_s(streams: Streams) -> tuple[FloatArray, FloatArray]:
+    """The longest and the mean gap between chunks of each answer of several, (m,), per token that a chunk has."""
+    gaps_s = np.diff(streams.chunk_s, prepend=0.0)
+    gaps_s[streams.start[:-1]] = 0.0
+    longest_s = np.maximum.reduceat(gaps_s, streams.start[:-1]) / streams.tokens_per_chunk
+    mean_s = np.add.reduceat(gaps_s, streams.start[:-1]) / (streams.chunks - 1) / streams.tokens_per_chunk
+    return longest_s, mean_s
+
+
+def _largest_but(left_out: int, values: FloatArray) -> float:
+    """The largest of `values` without the `left_out` largest ones."""
+    return float(np.partition(values, -1 - left_out)[-1 - left_out])
 
 
 def _starts(chunks: IntArray) -> IntArray:

@@ -10,7 +10,7 @@ from tuner.config.slo import Slo
 from tuner.config.workload import Workload
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
-from tuner.score import Score, bad_requests, score
+from tuner.score import Score, bad_requests, fluidity, score
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
 
@@ -86,6 +86,8 @@ class Prober:
         if window.end_s > log.ended_s:
             log = _closed_at_its_end(log)
         found = score(log, load, self.slo.limits)
+        if log.stopped is None:
+            found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
         self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s))
         return found
 

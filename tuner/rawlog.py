@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,67 +17,101 @@ import pyarrow.parquet as pq
 from tuner.errors import ConfigError
 from tuner.probe import ProbeStage, Recorded
 from tuner.requestlog import Status
-from tuner.requests import FloatArray
+from tuner.requests import FloatArray, IntArray
 from tuner.score import Answers, latencies_from, own_itl_s
 from tuner.target import ClosedLoop, Load, OpenLoop
+
+UNREAD = {"chunk_s", "wanted_tokens", "warmup_s"}
+REQUIRED = {"probe", "stage", "window_s", "planned_s", "stopped", "status", "itl_p99_s"}
 
 
 @dataclass(frozen=True)
 class RawProbe:
-    """One probe as it was stored. `planned_s`: how long its window was to be."""
+    """One probe of a file of timings, a row for each request, in order of due time. Times as in `RequestLog`.
+
+    `counted` is (n,) bool. The window was `window_s` long and was to be `planned_s`; `stopped` says why it ended
+    early.
+    """
 
     stage: ProbeStage
     replicate: int
     load: Load
-    answers: Answers
+    window_s: float
     planned_s: float
+    stopped: str | None
+    request: IntArray
+    counted: npt.NDArray[np.bool_]
+    status: IntArray
+    due_s: FloatArray
+    sent_s: FloatArray
+    first_s: FloatArray
+    last_s: FloatArray
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+    itl_p99_s: FloatArray
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was not stopped early."""
+        return self.stopped is None
+
+    @property
+    def ended_well(self) -> npt.NDArray[np.bool_]:
+        """Whose answer is whole, (n,)."""
+        return np.asarray(self.status == Status.OK)
+
+    @property
+    def answers(self) -> Answers:
+        """What limits are judged by: exactly that of the log that was written."""
+        start_s = self.sent_s if isinstance(self.load, ClosedLoop) else self.due_s
+        return Answers(
+            counted=self.counted,
+            status=self.status,
+            prompt_tokens=self.prompt_tokens,
+            times=latencies_from(start_s, self.first_s, self.last_s, self.output_tokens),
+            has_long_gaps=lambda limit_s: np.asarray(self.itl_p99_s > limit_s),
+            window_s=self.window_s,
+            stopped=self.stopped,
+        )
 
 
 def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool) -> None:
-    """`requests.parquet`: one row for each request of each probe. Times are seconds since the probe began."""
+    """All probes of one trial in one file, a row per request, probes numbered in the order they were measured."""
     if not probes:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = [_table(number, probe, with_chunks) for number, probe in enumerate(probes)]
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_suffix(".partial")
     pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
     partial.replace(path)
 
 
-def read_requests(path: Path) -> list[RawProbe]:
-    """The probes in `path`, in the order in which they were measured. Raises ConfigError if it cannot be used."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{path}: the raw timings cannot be read: {error}") from error
-    lacking = {"probe", "window_s", "planned_s", "stopped", "itl_p99_s"} - set(table.column_names)
+def read_probes(path: Path) -> list[RawProbe]:
+    """The probes in a file that `write_requests` wrote, in its order, without the times of their chunks.
+
+    Raises OSError and ArrowException, and ConfigError where an earlier version wrote too little.
+    """
+    stored = pq.read_schema(path).names
+    lacking = REQUIRED - set(stored)
     if lacking:
         raise ConfigError(f"{path}: an earlier version wrote it, without {', '.join(sorted(lacking))}")
-    probes = np.unique(table["probe"].to_numpy())
-    return [_probe(table.filter(pc.equal(table["probe"], int(number)))) for number in probes]
+    table = pq.read_table(path, columns=[name for name in stored if name not in UNREAD])
+    return [_probe(table.filter(pc.equal(table["probe"], number))) for number in np.unique(table["probe"].to_numpy())]
 
 
 def _probe(rows: pa.Table) -> RawProbe:
-    load = _load(rows["rate_rps"][0].as_py(), rows["users"][0].as_py())
     codes = {status.name.lower(): int(status) for status in Status}
-    start_s = _floats(rows, "sent_s" if isinstance(load, ClosedLoop) else "due_s")
-    first_s, last_s = _floats(rows, "first_s"), _floats(rows, "last_s")
-    answers = Answers(
+    whole = {name: rows[name].to_numpy().astype(np.int64) for name in ("request", "prompt_tokens", "output_tokens")}
+    times = {name: rows[name].to_numpy() for name in ("due_s", "sent_s", "first_s", "last_s", "itl_p99_s")}
+    same = ("stage", "replicate", "window_s", "planned_s", "stopped")
+    return RawProbe(
+        **{name: rows[name][0].as_py() for name in same},
+        load=_load(rows["rate_rps"][0].as_py(), rows["users"][0].as_py()),
         counted=rows["counted"].to_numpy(),
         status=np.array([codes[name] for name in rows["status"].to_pylist()], dtype=np.int64),
-        prompt_tokens=rows["prompt_tokens"].to_numpy().astype(np.int64),
-        times=latencies_from(
-            start_s, first_s, last_s, rows["output_tokens"].to_numpy().astype(np.int64), _floats(rows, "itl_p99_s")
-        ),
-        window_s=rows["window_s"][0].as_py(),
-        stopped=rows["stopped"][0].as_py(),
+        **whole,
+        **times,
     )
-    stage, replicate, planned_s = (rows[name][0].as_py() for name in ("stage", "replicate", "planned_s"))
-    return RawProbe(stage, replicate, load, answers, planned_s)
-
-
-def _floats(rows: pa.Table, name: str) -> FloatArray:
-    return np.asarray(rows[name].to_numpy(), dtype=np.float64)
 
 
 def _load(rate_rps: float | None, users: int | None) -> Load:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pyarrow import ArrowException
+
 from tuner import record
 from tuner.conclude import conclude
 from tuner.config.plan import Plan
@@ -31,7 +33,7 @@ from tuner.goodput import (
 )
 from tuner.outcome import Outcome
 from tuner.probe import tolerated
-from tuner.rawlog import RawProbe, read_requests
+from tuner.rawlog import RawProbe, read_probes
 from tuner.requestlog import Status
 from tuner.score import Score, bad_answers, scored_again
 from tuner.summary import Summary
@@ -122,11 +124,11 @@ def _trial(plan: Plan, outcome: Outcome) -> _Trial:
 
 def is_usable(probe: RawProbe, slo: Slo) -> bool:
     """Whether a stored probe says what one under `slo` would: it ran on, or would have been stopped too."""
-    if probe.answers.stopped is None:
+    if probe.is_whole:
         return True
     if not isinstance(probe.load, OpenLoop) or slo.attainment <= 0:
         return False
-    ended = probe.answers.counted & (probe.answers.status != Status.UNFOLLOWED)
+    ended = probe.counted & (probe.status != Status.UNFOLLOWED)
     bad = int((bad_answers(probe.answers, slo.limits) & ended).sum())
     return bad > tolerated(slo, probe.load.rate_rps * probe.planned_s)
 
@@ -134,12 +136,19 @@ def is_usable(probe: RawProbe, slo: Slo) -> bool:
 def _paired(study: Path, outcome: Outcome) -> list[RawProbe]:
     """The stored probes that an outcome's scores are of: those of its search, or all where the idle one was all."""
     path = record.trial_folder(study, outcome.trial) / "requests.parquet"
-    stored = read_requests(path)
+    stored = _stored(path)
     searched = [one for one in stored if one.stage == "search"]
     for candidates in (searched, stored):
         if [one.load for one in candidates] == [found.load for found in outcome.probes]:
             return candidates
     raise ConfigError(f"{path}: it holds other probes than outcome.json beside it")
+
+
+def _stored(path: Path) -> list[RawProbe]:
+    try:
+        return read_probes(path)
+    except (OSError, ArrowException) as error:
+        raise ConfigError(f"{path}: the raw timings cannot be read: {error}") from error
 
 
 def _answer(plan: Plan, outcome: Outcome, scores: list[Score]) -> Answer:
@@ -183,7 +192,7 @@ def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
 
 def _run(study: Path, run: FinalistRun, slo: Slo) -> FinalistRun:
     path = record.trial_folder(study, run.trial) / "confirm" / f"seed{run.replicate}-load{run.rate:g}.parquet"
-    raw = next((one for one in read_requests(path) if one.load == run.score.load and one.stage == "confirm"), None)
+    raw = next((one for one in _stored(path) if one.load == run.score.load and one.stage == "confirm"), None)
     if raw is None:
         raise ConfigError(f"{path}: it does not hold the window that finalists.jsonl speaks of")
     return replace(run, score=scored_again(run.score, raw.answers, slo.limits))

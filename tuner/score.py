@@ -1,7 +1,8 @@
 """Score: what a probe was worth under an SLO's limits. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Score:
     `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
     failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
     Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `fluidity` is
-    reported, never judged; None where the times of chunks are not known any more.
+    reported, never judged; None where the probe was stopped early, or its chunks' times are not known any more.
     """
 
     load: Load
@@ -63,23 +64,24 @@ class Score:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Per request (n,), seconds, NaN where not observed. `itl_s` is the P99 of the request's own gaps."""
+    """Per request (n,), seconds, NaN where not observed."""
 
     ttft_s: FloatArray
     tpot_s: FloatArray
-    itl_s: FloatArray
     e2e_s: FloatArray
     normalized_s: FloatArray
 
 
 @dataclass(frozen=True)
 class Answers:
-    """All that limits are judged by: one row (n,) for each request of a probe. `window_s` as in `RequestLog`."""
+    """All that limits are judged by: one row (n,) for each request of a probe. `window_s` as in `RequestLog`;
+    `has_long_gaps(limit_s)` says whose P99 of its own gaps is over a limit, (n,) bool."""
 
     counted: BoolArray
     status: IntArray
     prompt_tokens: IntArray
     times: Latencies
+    has_long_gaps: Callable[[float], BoolArray]
     window_s: float
     stopped: str | None = None
 
@@ -102,7 +104,6 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         e2e_s=_percentiles(times.e2e_s[ok]),
         normalized_s=_percentiles(times.normalized_s[ok]),
         stopped=log.stopped,
-        fluidity=fluidity(log, load, limits),
     )
 
 
@@ -113,7 +114,15 @@ def scored_again(found: Score, answers: Answers, limits: Limits) -> Score:
 
 def answers_of(log: RequestLog, load: Load) -> Answers:
     """The rows of `log` as limits see them."""
-    return Answers(log.counted, log.status, log.prompt_tokens, latencies(log, load), log.window_s, log.stopped)
+    return Answers(
+        counted=log.counted,
+        status=log.status,
+        prompt_tokens=log.prompt_tokens,
+        times=latencies(log, load),
+        has_long_gaps=partial(has_long_gaps, log),
+        window_s=log.window_s,
+        stopped=log.stopped,
+    )
 
 
 def bad_requests(log: RequestLog, load: Load, limits: Limits) -> BoolArray:
@@ -143,19 +152,17 @@ def fluidity(log: RequestLog, load: Load, limits: Limits) -> Fluidity | None:
 def latencies(log: RequestLog, load: Load) -> Latencies:
     """Every request's own latencies. The clock starts at the due time; in a closed loop, where nobody queues
     outside the server, at the send time."""
-    return latencies_from(_start_s(log, load), log.first_s, log.last_s, log.output_tokens, own_itl_s(log))
+    return latencies_from(_start_s(log, load), log.first_s, log.last_s, log.output_tokens)
 
 
-def latencies_from(
-    start: FloatArray, first: FloatArray, last: FloatArray, output_tokens: IntArray, itl_s: FloatArray
-) -> Latencies:
-    """Latencies from when each clock starts, its first and last chunk, seconds, and its own P99 gap, (n,) each."""
+def latencies_from(start: FloatArray, first: FloatArray, last: FloatArray, output_tokens: IntArray) -> Latencies:
+    """Latencies from when each clock starts, and its first and last chunk, seconds, (n,) each."""
     tokens = output_tokens.astype(float)
     several = tokens > 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(several, (last - first) / np.where(several, tokens - 1, 1), np.nan)
         normalized = np.where(tokens > 0, (last - start) / tokens, np.nan)
-    return Latencies(first - start, tpot, itl_s, last - start, normalized)
+    return Latencies(first - start, tpot, last - start, normalized)
 
 
 def own_itl_s(log: RequestLog) -> FloatArray:
@@ -177,6 +184,15 @@ def own_itl_s(log: RequestLog) -> FloatArray:
         rank = -(-99 * len(own) // 100) - 1
         p99[row] = np.partition(own, rank)[rank]
     return p99
+
+
+def has_long_gaps(log: RequestLog, limit_s: float) -> BoolArray:
+    """Whose `own_itl_s` is over a limit, (n,): more than one gap in a hundred is. Found without any sorting."""
+    chunks = np.diff(log.chunk_start)
+    is_long = np.diff(log.chunk_s, prepend=0.0) > limit_s
+    is_long[log.chunk_start[:-1][chunks > 0]] = False
+    owner = np.searchsorted(log.chunk_start, np.flatnonzero(is_long), side="right") - 1
+    return np.asarray(np.bincount(owner, minlength=len(log)) > np.maximum(chunks - 1, 0) // 100)
 
 
 def pooled_gaps_s(log: RequestLog, rows: BoolArray) -> FloatArray:
@@ -212,8 +228,13 @@ def _misses(answers: Answers, limits: Limits) -> dict[str, BoolArray]:
     misses: dict[str, BoolArray] = {"failed": answers.status != Status.OK}
     ok = ~misses["failed"]
     for name, limit_s in limits.present().items():
-        limit = _ttft_limit_s(answers, limits) if name == "ttft_s" else limit_s
-        misses[name] = ok & (getattr(answers.times, name) > limit)
+        match name:
+            case "itl_s":
+                misses[name] = ok & answers.has_long_gaps(limit_s)
+            case "ttft_s":
+                misses[name] = ok & (answers.times.ttft_s > _ttft_limit_s(answers, limits))
+            case _:
+                misses[name] = ok & (getattr(answers.times, name) > limit_s)
     return misses
 
 

@@ -12,8 +12,8 @@ def basis(rescored: Rescored, study: str) -> tuple[str, ...]:
     lines = [
         f"a re-scoring of {study}, measured for SLO {scope.was.name} ({slo_text(scope.was)}), under SLO "
         f"{plan.slo.name} ({slo_text(plan.slo)}); nothing was measured again",
-        f"loads: {scope.probes} probes{_span(rescored)} and {scope.windows} fresh windows of finalists, all of workload "
-        f"{plan.workload.name}",
+        f"loads: {scope.probes} probes{_span(rescored)} and {scope.windows} fresh windows of finalists, all of "
+        f"workload {plan.workload.name}",
     ]
     if plan.slo.workload != plan.workload.name:
         lines.append(f"SLO {plan.slo.name} is meant for workload {plan.slo.workload}; the study measured another")
