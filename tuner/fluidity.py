@@ -34,7 +34,8 @@ class Fluidity:
     at least FLUID_INDEX. `rate_tok_s`: the fluid token rate, the fastest pace of tokens per second that FLUID_SHARE
     of them keep up with such an index once their first token is there.
 
-    The first two are None where the SLO limits no pace of tokens, the rate where no answer has two chunks.
+    The first two are None where the SLO limits no pace of tokens or was not the one of the probe, the rate where no
+    answer has two chunks.
     """
 
     mean_index: float | None

@@ -108,8 +108,9 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
 
 
 def scored_again(found: Score, answers: Answers, limits: Limits) -> Score:
-    """A probe's score under other limits. What no limit has a part in stays; fluidity needs the chunks' times."""
-    return replace(found, **_judgement(answers, limits), fluidity=None)
+    """A probe's score under other limits. What no limit has a part in stays; of fluidity that is its rate."""
+    paced = found.fluidity and replace(found.fluidity, mean_index=None, fluid_frac=None)
+    return replace(found, **_judgement(answers, limits), fluidity=paced)
 
 
 def answers_of(log: RequestLog, load: Load) -> Answers:
