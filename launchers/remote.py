@@ -29,13 +29,18 @@ SAFE_VOCAB = 8000
 SALTS_BELOW = 2**63
 
 
+def _fresh_salt() -> int:
+    return int.from_bytes(os.urandom(8)) % SALTS_BELOW
+
+
 @dataclass(frozen=True)
 class Described:
-    """What a running server says of itself. `max_model_len` is None where it does not say, `vocab` is SAFE_VOCAB
-    where its model is not known here."""
+    """What a running server says of itself. `engine` is who owns its model (vllm, sglang), `max_model_len` is None
+    where it does not say, `vocab` is SAFE_VOCAB where its model is not known here."""
 
     url: str
     model: str
+    engine: str
     vocab: int
     max_model_len: int | None
 
@@ -50,7 +55,7 @@ class RemoteTarget:
 
     described: Described
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
-    _salt: int = field(default_factory=lambda: _fresh_salt())
+    _salt: int = field(default_factory=_fresh_salt)
     _started_s: float = field(default_factory=perf_counter)
     _refused: int = 0
 
@@ -95,7 +100,13 @@ def describe(url: str, model: str | None) -> Described:
     with httpx.Client(base_url=base, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
         served = _served(client, base)
         chosen = _chosen(served, model, base)
-        described = Described(base, chosen["id"], _vocab(chosen), chosen.get("max_model_len"))
+        described = Described(
+            url=base,
+            model=chosen["id"],
+            engine=str(chosen.get("owned_by") or "unknown"),
+            vocab=_vocab(chosen),
+            max_model_len=chosen.get("max_model_len"),
+        )
         _try_out(client, described)
     return described
 
@@ -171,7 +182,3 @@ def _salted(requests: Requests, salt: int) -> Requests:
         tuple(Segment(segment.seed ^ salt, segment.tokens) for segment in prompt) for prompt in requests.segments
     )
     return replace(requests, segments=segments)
-
-
-def _fresh_salt() -> int:
-    return int.from_bytes(os.urandom(8)) % SALTS_BELOW

@@ -19,7 +19,7 @@ LAYERS = [
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary"],
     ["tuner.rawlog", "tuner.record", "tuner.events"],
     ["tuner.trial", "tuner.search", "tuner.storage", "tuner.verdict"],
-    ["tuner.evaluate"],
+    ["tuner.bench", "tuner.evaluate"],
     ["tuner.confirm"],
     ["tuner.conclude"],
     ["tuner.calibrate"],

@@ -82,9 +82,9 @@ def fluid_rate_tok_s(streams: Streams) -> float | None:
     """The fluid token rate, to PRECISION; None where no answer has a second chunk.
 
     A longer period never lowers an answer's index, so the shortest that will do is found by bisection, and an answer
-    that has passed at a shorter one, or failed at a longer one, needs no second look. No answer misses a deadline at a
-    period as long as its longest gap. Chunks that keep up with an index i are at most 1/i of the period apart in the
-    mean: a chunk that is m deadlines late is less than m + 1 periods behind the one before.
+    that has passed at a shorter one, or failed at a longer one, needs no second look. No answer misses a deadline at
+    a period as long as its longest gap. Chunks that keep up with an index i are at most 1/i of the period apart in
+    the mean: a chunk that is m deadlines late is less than m + 1 periods behind the one before.
     """
     undecided = streams.only(streams.chunks > 1)
     if not len(undecided.chunks):
