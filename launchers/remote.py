@@ -149,16 +149,16 @@ def _chosen(served: Sequence[dict[str, Any]], model: str | None, base: str) -> d
 
 
 def _vocab(entry: dict[str, Any]) -> int:
-    """The size of the vocabulary by our catalog or by a folder on this machine, else a safe small one."""
+    """The size of the vocabulary by a folder on this machine or by our catalog, else a safe small one."""
     called = {str(entry["id"]), str(entry.get("root") or entry["id"])}
+    for folder in map(Path, sorted(called)):
+        if (folder / "config.json").is_file():
+            return model_from_config_json(folder.name, str(folder), folder / "config.json").architecture.vocab
     for name in names(Model):
         known = load(Model, name)
         if called & {name, known.path}:
             return known.architecture.vocab
-    folders = [Path(one) for one in called if (Path(one) / "config.json").is_file()]
-    if not folders:
-        return SAFE_VOCAB
-    return model_from_config_json(folders[0].name, str(folders[0]), folders[0] / "config.json").architecture.vocab
+    return SAFE_VOCAB
 
 
 def _try_out(client: httpx.Client, described: Described) -> None:

@@ -12,6 +12,7 @@ from tuner.outcome import Cost, Outcome
 from tuner.probe import ROOM, Prober, ProbeStage, Recorded, Watcher
 from tuner.requestlog import Status
 from tuner.score import Score
+from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, Load, Target
 from tuner.trial import FIRST_GROWTH, OFFLINE_REQUESTS, measured
 
@@ -54,10 +55,12 @@ class Benched:
     edge: float | None
 
 
-def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watcher) -> Benched:
+def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watcher | None = None) -> Benched:
     """Measure `target`. Raises BoxUnusable where nothing can be measured there."""
     stage: ProbeStage = "search" if order.load is None else "confirm"
-    measuring = _Measuring(Prober(target, order.workload, order.slo, order.seed, stage, watcher=watcher), heard)
+    # The requests that a study of this seed would send.
+    seed = derive(order.seed, Purpose.SEARCH)
+    measuring = _Measuring(Prober(target, order.workload, order.slo, seed, stage, watcher=watcher), heard)
     try:
         answer = _search(order, measuring) if order.load is None else _at(order.load, order, measuring)
     except MeasurementVoid as void:

@@ -87,7 +87,9 @@ def _watcher(order: Bench) -> Watcher:
         nonlocal said_s
         if time.monotonic() >= said_s + PROGRESS_S:
             said_s = time.monotonic()
-            _say(f"  {progress_line(score(log, load, order.slo.limits), done_frac)}")
+            # Only those that have ended can be judged yet.
+            so_far = score(replace(log, stopped="under way"), load, order.slo.limits)
+            _say(f"  {progress_line(so_far, done_frac)}")
 
     return watch
 

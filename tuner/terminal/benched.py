@@ -28,7 +28,8 @@ def probe_line(probe: Recorded) -> str:
 
 def progress_line(score: Score, done_frac: float) -> str:
     """A probe under way."""
-    return f"{load_text(score.load)}: {done_frac:.0%} of the window, {share(score.attainment)} in SLO so far"
+    seen = f", {share(score.attainment)} of {score.counted:,} in SLO so far" if score.counted else ""
+    return f"{load_text(score.load)}: {100 * done_frac:.0f} % of the window{seen}"
 
 
 def benched_text(found: Benched, order: Bench) -> str:
@@ -96,8 +97,8 @@ def _pace(best: Score) -> list[str]:
     if fluid and fluid.mean_index is not None:
         lines += _row(
             "fluidity",
-            f"{share(fluid.mean_index)} of token deadlines met; {share(fluid.fluid_frac)} of answers meet "
-            f"{FLUID_INDEX:.0%}",
+            f"{share(fluid.mean_index)} of token deadlines met; "
+            f"{share(fluid.fluid_frac)} of answers met {wanted_share(FLUID_INDEX)}",
         )
     if fluid and fluid.rate_tok_s is not None:
         lines += _row("fluid token rate", f"{number(fluid.rate_tok_s)} tok/s")
