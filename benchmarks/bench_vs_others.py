@@ -254,7 +254,8 @@ def _report(seen: Sequence[Seen], seconds: float, guidellm: str) -> str:
     return "\n".join([
         "# `tune bench` beside another tool",
         "",
-        f"`python benchmarks/bench_vs_others.py --seconds {seconds:g}`, {date.today()}, guidellm {version}, {_machine()}.",
+        f"`python benchmarks/bench_vs_others.py --seconds {seconds:g}`, {date.today()}, guidellm {version},",
+        f"{_machine()}.",
         "",
         "Both offered the same requests at the same times to the same simulated vLLM (Qwen2.5-7B, H100, in real",
         "time), one after the other. A request is good with TTFT ≤ 150 ms and TPOT ≤ 20 ms.",

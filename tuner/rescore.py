@@ -252,7 +252,7 @@ def _why_unconfirmed(plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence
     values = values_of(plan, outcomes, runs)
     for one in finalists(plan, outcomes):
         if one.trial not in values and outcomes[one.trial].competes:
-            return f"{_names([one.trial])} is best under this SLO, but has no fresh windows that could confirm it"
+            return f"{_names([one.trial])} has no fresh windows that could confirm it under this SLO"
         if one.trial in values and not values[one.trial].is_settled:
             return f"not bracketed: the measured loads of {_names([one.trial])} do not reach its edge"
     return None
