@@ -320,6 +320,7 @@ def test_with_out_the_result_is_a_folder_like_a_study_s(
     assert record.read_plan(out).slo.limits == Limits(ttft_s=0.4, itl_s=0.1)
     assert len(record.read_outcomes(out)) == 6
     assert "rescored" in json.loads((out / "summary.json").read_text())
+    assert f"tune rescore {study.out}" in (out / "report.html").read_text(), "what made it, to be made again"
 
 
 @pytest.mark.parametrize(

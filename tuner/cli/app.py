@@ -183,7 +183,7 @@ def rescore(**options: Any) -> None:
     """Score a finished study's raw timings under another SLO. Nothing is measured, and nothing written into DIR."""
     from tuner.cli.rescoring import RescoreOptions, run_rescore
 
-    sys.exit(EXIT_CODES[run_rescore(RescoreOptions(**options))])
+    sys.exit(EXIT_CODES[run_rescore(RescoreOptions(**options, typed=("tune", *sys.argv[1:])))])
 
 
 @tune.command(

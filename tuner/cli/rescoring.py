@@ -27,6 +27,7 @@ class RescoreOptions:
     slo_scale: float = 1.0
     out: Path | None = None
     as_json: bool = False
+    typed: tuple[str, ...] = ()
 
 
 def run_rescore(options: RescoreOptions) -> VerdictWord:
@@ -34,7 +35,7 @@ def run_rescore(options: RescoreOptions) -> VerdictWord:
     rescored = rescore(options.study, slo_from(options.slo, options.attainment, options.slo_scale))
     lines = basis(rescored, str(options.study))
     if options.out:
-        rescored = _moved(rescored, options.out)
+        rescored = _moved(rescored, options.out, options.typed)
         _write(rescored, options.study, lines)
     if options.as_json:
         print(json.dumps(_as_data(rescored, options.study, lines), ensure_ascii=False))
@@ -46,9 +47,9 @@ def run_rescore(options: RescoreOptions) -> VerdictWord:
     return rescored.summary.verdict
 
 
-def _moved(rescored: Rescored, out: Path) -> Rescored:
-    """The re-scoring as a study of its own in `out`."""
-    plan = replace(rescored.plan, out=out)
+def _moved(rescored: Rescored, out: Path, typed: tuple[str, ...]) -> Rescored:
+    """The re-scoring as a study of its own in `out`, which `typed` made."""
+    plan = replace(rescored.plan, out=out, typed=typed)
     return replace(rescored, plan=plan, summary=replace(rescored.summary, study=plan.study, dir=str(out)))
 
 

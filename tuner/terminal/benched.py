@@ -5,8 +5,8 @@ from tuner.config.slo import Slo
 from tuner.fluidity import FLUID_INDEX
 from tuner.probe import Recorded
 from tuner.score import Percentiles, Score
-from tuner.wording.naming import METRICS, slo_text
-from tuner.wording.numbers import DASH, latency, limit, load_text, number, share, wanted_share
+from tuner.wording.naming import METRICS, bound_text, slo_text
+from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
 
 LABEL = 20
 
@@ -72,7 +72,6 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
 
 
 def _latencies(best: Score, slo: Slo) -> list[str]:
-    limits = slo.limits.present()
     rows: list[tuple[str, Percentiles | None, str]] = [
         (METRICS["ttft_s"], best.ttft_s, "ttft_s"),
         (METRICS["tpot_s"], best.tpot_s, "tpot_s"),
@@ -82,9 +81,7 @@ def _latencies(best: Score, slo: Slo) -> list[str]:
     lines = [f"  {'':<{LABEL}}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99"))]
     for label, seen, name in rows:
         figures = [DASH] * 3 if seen is None else [latency(one) for one in (seen.p50, seen.p90, seen.p99)]
-        bound = f"   limit {limit(limits[name])}" if name in limits else ""
-        if name == "ttft_s" and slo.limits.ttft_s_per_prompt_token:
-            bound += f" + {number(slo.limits.ttft_s_per_prompt_token * 1e3)} ms per prompt token"
+        bound = f"   limit {bound_text(slo.limits, name)}" if name in slo.limits.present() else ""
         lines.append(f"  {label:<{LABEL}}" + "".join(f"{figure:>11}" for figure in figures) + bound)
     return lines
 
