@@ -1,6 +1,6 @@
 """Whether `tune bench` and guidellm see the same attainment of the same server.
 
-    python benchmarks/bench_vs_others.py --guidellm PATH/guidellm [--rates 8,12,16] [--seconds 60] [--repeats 1]
+    python benchmarks/bench_vs_others.py --guidellm PATH/guidellm [--rates 8,16,18] [--seconds 90] [--repeats 1]
         [--out benchmarks/bench_vs_others.md]
 
 One simulated vLLM (Qwen2.5-7B on an H100, a process of its own in real time) is offered the same requests by both,
@@ -53,7 +53,7 @@ title: TTFT and TPOT
 source: limits that both tools can express
 workload: chat
 attainment: 0.9
-limits: {{ttft_s: 0.15, tpot_s: 0.02}}
+limits: {{ttft_s: 0.2, tpot_s: 0.03}}
 warmup_s: {WARMUP_S}
 window_s: SECONDS
 timeout_s: {TIMEOUT_S}
@@ -100,8 +100,8 @@ def main() -> None:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--guidellm", required=True, help="guidellm's executable")
-    parser.add_argument("--rates", default="8,12,16")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rates", default="8,16,18")
+    parser.add_argument("--seconds", type=float, default=90.0)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -258,7 +258,7 @@ def _report(seen: Sequence[Seen], seconds: float, guidellm: str) -> str:
         f"{_machine()}.",
         "",
         "Both offered the same requests at the same times to the same simulated vLLM (Qwen2.5-7B, H100, in real",
-        "time), one after the other. A request is good with TTFT ≤ 150 ms and TPOT ≤ 20 ms.",
+        "time), one after the other. A request is good with TTFT ≤ 200 ms and TPOT ≤ 30 ms.",
         "",
         "| req/s | requests | in SLO: tune bench | guidellm | points apart | TTFT p50, ms | TPOT p50, ms |",
         "|---|---|---|---|---|---|---|",

@@ -20,6 +20,7 @@ from tuner import record
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits, Slo
+from tuner.confirm import values_of
 from tuner.errors import ConfigError
 from tuner.outcome import Outcome
 from tuner.probe import Prober, Recorded
@@ -240,6 +241,19 @@ def test_loads_that_were_not_offered_are_not_invented(study: Plan) -> None:
     assert "not bracketed: the measured loads" in found.summary.why or "has no fresh windows" in found.summary.why
     assert found.scope.open_ended
     assert found.summary.how_sure == "low"
+
+
+@pytest.mark.parametrize("attainment", [0.5, 0.8, 0.85, 0.95, 0.98])
+def test_a_finalist_whose_windows_do_not_reach_its_new_edge_decides_nothing(study: Plan, attainment: float) -> None:
+    slo = study.slo.model_copy(update={"attainment": attainment})
+    found = rescore(study.out, slo)
+    values = values_of(found.plan, {one.trial: one for one in found.outcomes}, found.runs)
+    unsettled = [value for value in values.values() if not value.is_settled]
+    if unsettled:
+        assert (found.summary.verdict, found.summary.gain) == ("inconclusive", None)
+    defaults = [one.trial for one in found.outcomes if one.configuration.is_default]
+    if any(value.holds for value in unsettled if value.trial in defaults):
+        assert found.summary.default is not None, "what it is worth at least is known"
 
 
 def test_where_one_lonely_request_misses_the_new_slo_nothing_meets_it(study: Plan) -> None:

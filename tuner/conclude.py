@@ -174,16 +174,16 @@ def _finalist_point(
         return None
     if value is None:
         return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)
-    return _confirmed(outcome, value, [run for run in runs if run.trial == outcome.trial])
+    return fresh_point(outcome, value, runs)
 
 
-def _confirmed(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> Point:
+def fresh_point(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> Point:
     """A finalist at its edge: means over seeds, interpolated between the levels on either side of it."""
-    low, high = value.between
+    own, (low, high) = [run for run in runs if run.trial == outcome.trial], value.between
     share = math.log(value.level / low) / math.log(high / low) if high > low else 0.0
-    weighted = [(run.score, 1 - share) for run in runs if run.rate == low]
+    weighted = [(run.score, 1 - share) for run in own if run.rate == low]
     if high > low:
-        weighted += [(run.score, share) for run in runs if run.rate == high]
+        weighted += [(run.score, share) for run in own if run.rate == high]
     point = point_of(outcome, weighted[0][0])
     level_key = next(iter(point.load))
     level = round(value.level) if level_key == "users" else float(f"{value.level:.3g}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import ArrowException
 
 from tuner import record
-from tuner.conclude import conclude
+from tuner.conclude import conclude, fresh_point
 from tuner.config.plan import Plan
 from tuner.config.slo import Slo
 from tuner.confirm import finalists, values_of
@@ -36,7 +36,7 @@ from tuner.probe import tolerated
 from tuner.rawlog import RawProbe, read_probes
 from tuner.requestlog import Status
 from tuner.score import Score, bad_answers, scored_again
-from tuner.summary import Summary
+from tuner.summary import Point, Summary
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.trial import measured
 
@@ -80,6 +80,7 @@ def rescore(study: Path, slo: Slo) -> Rescored:
     outcomes = {trial.outcome.trial: trial.outcome for trial in trials}
     runs = _long_enough([_run(study, run, slo) for run in record.read_runs(study)], outcomes, slo)
     summary = conclude(plan, outcomes, runs, interrupted=False, wall_s=told.cost.wall_s)
+    summary = replace(summary, default=summary.default or _default_at_least(plan, outcomes, runs))
     open_ended = _open_ended(plan, trials, summary)
     loads = [
         level_of(probe.load) / trial.outcome.configuration.gpus for trial in trials for probe in trial.outcome.probes
@@ -233,8 +234,8 @@ def _honest(
     open_ended: Sequence[int],
 ) -> Summary:
     """The summary without what the measured loads cannot carry."""
-    if summary.verdict == "inconclusive" and (why := _why_unconfirmed(plan, outcomes, runs)):
-        return replace(summary, why=why)
+    if why := _why_unconfirmed(plan, outcomes, runs):
+        return replace(summary, verdict="inconclusive", how_sure="low", why=why, gain=None)
     if not open_ended:
         return summary
     names = _names(open_ended)
@@ -245,6 +246,16 @@ def _honest(
         why = f"not bracketed: the measured loads do not reach the edge of {names}"
         return replace(summary, verdict="inconclusive", how_sure="low", why=why)
     return summary
+
+
+def _default_at_least(plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[FinalistRun]) -> Point | None:
+    """A default whose fresh windows hold the new SLO at every load they have, though its search held it nowhere."""
+    held = [
+        fresh_point(outcomes[trial], value, runs)
+        for trial, value in values_of(plan, outcomes, runs).items()
+        if value.holds and not value.is_settled and outcomes[trial].configuration.is_default
+    ]
+    return replace(held[0], ci95=None) if held else None
 
 
 def _why_unconfirmed(plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[FinalistRun]) -> str | None:
