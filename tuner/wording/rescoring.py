@@ -18,9 +18,8 @@ def basis(rescored: Rescored, study: str) -> tuple[str, ...]:
     if plan.slo.workload != plan.workload.name:
         lines.append(f"SLO {plan.slo.name} is meant for workload {plan.slo.workload}; the study measured another")
     if scope.unusable:
-        lines.append(
-            f"{scope.unusable} more probes were stopped early under {scope.was.name}, too soon to tell under this SLO"
-        )
+        probes = "1 more probe was" if scope.unusable == 1 else f"{scope.unusable} more probes were"
+        lines.append(f"{probes} stopped early under {scope.was.name}, too soon to tell under this SLO")
     if scope.open_ended:
         names = ", ".join(trial_name(trial) for trial in scope.open_ended)
         lines.append(f"may be worth more than the best, at loads that were not offered: {names}")
