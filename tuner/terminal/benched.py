@@ -5,6 +5,7 @@ from tuner.config.slo import Slo
 from tuner.fluidity import FLUID_INDEX
 from tuner.probe import Recorded
 from tuner.score import Percentiles, Score
+from tuner.target import ClosedLoop
 from tuner.wording.naming import METRICS, bound_text, slo_text
 from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
 
@@ -29,7 +30,8 @@ def probe_line(probe: Recorded) -> str:
 def progress_line(score: Score, done_frac: float) -> str:
     """A probe under way."""
     seen = f", {share(score.attainment)} of {score.counted:,} in SLO so far" if score.counted else ""
-    return f"{load_text(score.load)}: {100 * done_frac:.0f} % of the window{seen}"
+    where = "one at a time" if score.load == ClosedLoop(1) else load_text(score.load)
+    return f"{where}: {100 * done_frac:.0f} % of the window{seen}"
 
 
 def benched_text(found: Benched, order: Bench) -> str:
