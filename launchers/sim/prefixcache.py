@@ -22,6 +22,7 @@ class PrefixCache:
     freed: deque[tuple[int, int]] = field(default_factory=deque)
     stamps: dict[int, int] = field(default_factory=dict)
     clock: int = 0
+    own_names: int = UNNAMED
     queried_tokens: int = 0
     hit_tokens: int = 0
 
@@ -63,6 +64,13 @@ def keep(cache: PrefixCache, name: int) -> bool:
     return True
 
 
+def fresh_name(cache: PrefixCache) -> int:
+    """A name for a block in use that only its own request will look for; it is cached from now on."""
+    cache.own_names -= 1
+    cache.users[cache.own_names] = 1
+    return cache.own_names
+
+
 def take(cache: PrefixCache, blocks: int) -> None:
     """Take `blocks` free blocks, forgetting what they held."""
     freed = cache.freed
@@ -78,9 +86,15 @@ def take(cache: PrefixCache, blocks: int) -> None:
             blocks -= 1
 
 
-def release(cache: PrefixCache, names: list[int], unnamed: int) -> int:
-    """Stop using blocks, the tail first so that beginnings live longest. How many of them are free now."""
-    free = unnamed
+def release(cache: PrefixCache, names: list[int], unnamed: int, partial: int) -> int:
+    """Stop using blocks, the tail first so that beginnings live longest. How many of them are free now.
+
+    `unnamed` full blocks could be found again by their text if anybody had it; `partial` ones cannot be, and are the
+    first to be taken again.
+    """
+    free = unnamed + partial
+    if partial:
+        cache.freed.appendleft((UNNAMED, partial))
     if unnamed:
         cache.freed.append((UNNAMED, unnamed))
     for name in reversed(names):
