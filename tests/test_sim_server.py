@@ -156,6 +156,15 @@ def test_it_names_its_model_and_counts_its_work(server):
     assert after["vllm:num_requests_running"] == after["vllm:kv_cache_usage_perc"] == 0
 
 
+def test_it_says_of_every_step_how_late_it_was(tmp_path):
+    with serving(tmp_path) as server:
+        server.events(max_tokens=8)
+        assert server.metrics()["goodtune:step_lateness_seconds_count"] == 8
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(WITHIN_S) == 0
+    assert "INFO 8 steps, behind schedule by" in server.log.read_text(encoding="utf-8")
+
+
 def test_a_repeated_prompt_hits_the_prefix_cache_until_that_is_reset(server):
     prompt = list(range(5000, 5160))
     hits = []

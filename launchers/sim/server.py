@@ -99,6 +99,17 @@ async def _serve(asked: Asked, copies: list[RealTime], mishap: Mishap) -> None:
         await runner.cleanup()
         for task in running:
             task.cancel()
+    _say_how_late(copies)
+
+
+def _say_how_late(copies: list[RealTime]) -> None:
+    """What a measurement on this server was worth."""
+    for copy in copies:
+        p50, p99, worst = (f"{1e3 * copy.lateness.percentile_s(percent):.1f}" for percent in (50, 99, 100))
+        say(
+            f"INFO {copy.steps} steps, behind schedule by {p50} ms at p50, {p99} ms at p99, {worst} ms at most; "
+            f"gave up {copy.slipped_s:.1f} s"
+        )
 
 
 async def _start(health: Health, mishap: Mishap) -> None:
