@@ -13,9 +13,11 @@ from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.served import Serving, open_served
+from launchers.sim.commandline import spelt_chances
 from tuner.config.catalog import names
 from tuner.config.model import Model
 from tuner.config.plan import Plan
+from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 from tuner.load.replay import SEND_LAG_LIMIT_S
 from tuner.target import Target
@@ -60,14 +62,14 @@ def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Servin
     hidden = {
         "--sim-model": plan.model.name if plan.model.name in names(Model) else plan.model.path,
         "--sim-gpu": plan.box.gpu.name,
-        "--sim-acceptance": str(_acceptance(plan, configuration)),
+        "--sim-acceptance": spelt_chances(_acceptance(plan, configuration)),
     }
     words = (word for flag in hidden.items() for word in flag)
     command = (*SIMULATED_SERVER, *command_of(plan, configuration), *words)
     return _serving(engine, plan, command, folder, {})
 
 
-def _acceptance(plan: Plan, configuration: Configuration) -> float:
+def _acceptance(plan: Plan, configuration: Configuration) -> Chances:
     return plan.workload.acceptance.of(str(configuration.knobs.get("speculation", "off")))
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from launchers.command import launch_command
-from launchers.sim.commandline import read
+from launchers.sim.commandline import read, spelt_chances
 from tests.builders import a_gpu
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
@@ -60,6 +60,11 @@ def test_host_port_names_and_context_are_understood():
     assert (asked.host, asked.port, asked.served_name, asked.max_model_len) == ("127.0.0.2", 81, "q", 4096)
     assert read(VLLM).served_name == "Qwen/Qwen2.5-7B-Instruct"
     assert read((*VLLM, "--sim-model", "qwen-7b", "--sim-gpu", "h200")).model == "qwen-7b"
+
+
+@pytest.mark.parametrize("acceptance", [0.6, (0.8, 0.6)])
+def test_one_chance_or_one_for_each_guess_is_read_back_as_it_was_spelt(acceptance):
+    assert read((*VLLM, "--sim-acceptance", spelt_chances(acceptance))).acceptance == acceptance
 
 
 def test_other_flags_are_accepted_and_kept():

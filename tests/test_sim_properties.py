@@ -43,7 +43,7 @@ def any_settings(draw, **fixed) -> SimSettings:
         "conservativeness": draw(st.sampled_from([0.0, 0.3, 1.0])),
         "prefix_caching": draw(st.booleans()),
         "drafts": draw(st.sampled_from([0, 0, 1, 3])),
-        "acceptance": draw(st.sampled_from([0.0, 0.5, 1.0])),
+        "acceptance": draw(st.sampled_from([0.0, 0.5, 1.0, (0.9, 0.2)])),
     } | fixed
     if not values["chunked_prefill"]:
         values["token_budget"] = CONTEXT

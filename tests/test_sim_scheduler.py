@@ -1,5 +1,6 @@
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler, run_answers
 from launchers.sim.settings import SimSettings
+from launchers.sim.speculation import guesses
 from launchers.sim.state import ANSWERING, ENDED, PREFILLING, Scheduler, chunk_times_s, held, steps_run, tokens_said
 
 BLOCK = 4
@@ -304,6 +306,28 @@ def test_accepted_guesses_shorten_an_answer(acceptance, steps):
     run = play(small(drafts=3, acceptance=acceptance), [(0, 8, 13)])
     assert len(run.times[0]) == steps
     assert tokens_said(run.scheduler, 0) == 13
+
+
+@pytest.mark.parametrize(
+    "acceptance, tokens_a_step",
+    [((1.0, 0.0), 2), ((1.0, 1.0, 0.0), 3), ((0.0, 1.0), 1), ((1.0,), 4), ((1.0, 1.0, 1.0, 0.0), 4)],
+)
+def test_each_guess_of_a_step_has_the_chance_of_its_place(acceptance, tokens_a_step):
+    steps = guesses(small(drafts=3, acceptance=acceptance), seed=0, wanted=24).tokens
+    assert set(np.diff(steps)) == {tokens_a_step}
+
+
+@given(st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
+def test_one_chance_is_the_chance_of_every_place(drafts, chance, seed):
+    one, each = (small(drafts=drafts, acceptance=acceptance) for acceptance in (chance, (chance,) * drafts))
+    assert guesses(one, seed, 50) == guesses(each, seed, 50)
+
+
+def test_the_share_of_accepted_guesses_is_the_product_of_the_chances_up_to_their_place():
+    chosen = small(drafts=3, acceptance=(0.8, 0.5, 0.25))
+    gained = np.diff(guesses(chosen, seed=1, wanted=40_000).tokens)
+    shares = [np.mean(gained > place) for place in (1, 2, 3)]
+    assert shares == pytest.approx([0.8, 0.4, 0.1], abs=0.02)
 
 
 def test_a_cached_prefix_is_not_computed_again():

@@ -12,6 +12,7 @@ from typing import Any
 
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec, Knob, KnobValue
+from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 
 DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000}
@@ -28,7 +29,7 @@ class Asked:
     served_name: str
     host: str
     port: int
-    acceptance: float
+    acceptance: Chances
     max_model_len: int | None
     ignored: tuple[str, ...]
 
@@ -75,8 +76,18 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     hidden: dict[str, Any] = {"help": argparse.SUPPRESS}
     parser.add_argument("--sim-model", **hidden)
     parser.add_argument("--sim-gpu", default="h100", **hidden)
-    parser.add_argument("--sim-acceptance", type=float, default=ACCEPTANCE, **hidden)
+    parser.add_argument("--sim-acceptance", type=_chances, default=ACCEPTANCE, **hidden)
     return parser
+
+
+def spelt_chances(acceptance: Chances) -> str:
+    """`--sim-acceptance` for these chances."""
+    return ",".join(map(str, acceptance)) if isinstance(acceptance, tuple) else str(acceptance)
+
+
+def _chances(text: str) -> Chances:
+    """`0.6`, or one for each guess in turn: `0.8,0.6`."""
+    return tuple(map(float, text.split(","))) if "," in text else float(text)
 
 
 def _is_fractional(knob: Knob) -> bool:

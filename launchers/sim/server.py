@@ -4,8 +4,8 @@
     python -m launchers.sim.server sglang serve --model-path qwen-7b --port 30000
 
 Hidden flags: `--sim-model NAME` (a model of the catalog, where MODEL is a path), `--sim-gpu NAME` (h100),
-`--sim-acceptance SHARE`. `GOODTUNE_SIM_START_S` is how long it takes to start (0.2), `GOODTUNE_SIM_FAULT` what shall
-go wrong (`mishaps`).
+`--sim-acceptance SHARE` (or one for each guess in turn, `0.8,0.6`). `GOODTUNE_SIM_START_S` is how long it takes to
+start (0.2), `GOODTUNE_SIM_FAULT` what shall go wrong (`mishaps`).
 """
 
 import asyncio
