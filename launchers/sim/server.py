@@ -24,8 +24,9 @@ from launchers.sim.openai_api import OpenAiApi
 from launchers.sim.realtime import RealTime
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
-from tuner.config.catalog import load, load_model
+from tuner.config.catalog import load, load_model, names
 from tuner.config.gpu import Gpu
+from tuner.config.model import Model
 from tuner.errors import ServerFailed, UserError
 
 START_VARIABLE = "GOODTUNE_SIM_START_S"
@@ -59,7 +60,7 @@ def main() -> None:
 
 def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     """One engine per data-parallel copy."""
-    model, gpu = load_model(asked.model), load(Gpu, asked.gpu)
+    model, gpu = load_model(_name_of(asked.model)), load(Gpu, asked.gpu)
     settings = settings_of(asked.configuration, model, gpu, asked.acceptance, asked.max_model_len)
     steps = step_time(settings, model, gpu)
     say(f"INFO simulating {asked.configuration.engine} with {model.title} on {gpu.title}; step time: {steps.source}")
@@ -68,6 +69,11 @@ def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     if without_effect:
         say(f"WARNING without effect in the simulation: {' '.join(without_effect)}")
     return [RealTime(settings, steps, mishap) for _ in range(settings.dp)]
+
+
+def _name_of(path: str) -> str:
+    """The name of the catalog's model that engines know by this path; the path itself if there is none."""
+    return next((name for name in names(Model) if load(Model, name).path == path), path)
 
 
 def _die(evidence: str) -> None:
