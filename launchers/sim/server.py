@@ -154,7 +154,8 @@ def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Applicatio
 
     app = web.Application(client_max_size=64 * 2**20)
     app.add_routes(OpenAiApi(asked.served_name, copies).routes())
-    app.add_routes([web.get("/health", is_healthy), web.get("/metrics", metrics), web.get("/version", version)])
+    app.add_routes([web.get("/health", is_healthy), web.get("/ping", is_healthy)])
+    app.add_routes([web.get("/metrics", metrics), web.get("/version", version)])
     app.add_routes([web.post("/reset_prefix_cache", reset), web.post("/flush_cache", reset)])
     return app
 
