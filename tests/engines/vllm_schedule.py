@@ -21,7 +21,7 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-MOST_STEPS = 5000
+MOST_STEPS = 50_000
 # One block of vLLM's pool is a placeholder that is never handed out.
 NULL_BLOCKS = 1
 
@@ -101,10 +101,11 @@ def answered(scheduler: Scheduler, step: SchedulerOutput, case: dict[str, Any]) 
 
 
 def play(case: dict[str, Any]) -> dict[str, Any]:
-    """Run a case to its end. A step takes one unit of time; who arrives at t is there for the step begun at t."""
+    """Run a case to its end. Who arrives at t is there for the step begun at t."""
     scheduler = new_scheduler(case)
     arrivals = [(at, number) for number, (at, _, _) in enumerate(case["requests"])]
     steps: list[list[list[int]]] = []
+    times: list[list[float]] = [[] for _ in arrivals]
     preempted = 0
     now = 0
     while arrivals or scheduler.has_unfinished_requests():
@@ -119,14 +120,28 @@ def play(case: dict[str, Any]) -> dict[str, Any]:
         held = sorted([int(name), tokens] for name, tokens in step.num_scheduled_tokens.items())
         steps.append([[now, case["blocks"] - free_blocks(scheduler)], *held])
         out = answered(scheduler, step, case)
+        now += length_of(step, scheduler, out, case)
+        for name, tokens in zip(out.req_ids, out.sampled_token_ids, strict=True):
+            times[int(name)] += [now] * bool(tokens)
         scheduler.update_from_output(step, out)
         if case["drafts"]:
             names = out.req_ids
             scheduler.update_draft_token_ids(DraftTokenIds(names, [[7] * case["drafts"] for _ in names]))
-        now += 1
-        if now > MOST_STEPS:
+        if len(steps) > MOST_STEPS:
             raise RuntimeError("a request starves")
-    return {"steps": steps, "preemptions": preempted}
+    return {"steps": steps, "times": times, "preemptions": preempted}
+
+
+def length_of(step: SchedulerOutput, scheduler: Scheduler, out: ModelRunnerOutput, case: dict[str, Any]) -> float:
+    """One unit of time, or `prompt_ms` for a step with prompts and `token_ms` for one that gives anybody a token."""
+    if "prompt_ms" not in case:
+        return 1
+    requests = [(scheduler.requests[name], tokens) for name, tokens in step.num_scheduled_tokens.items()]
+    has_prompts = any(
+        request.num_computed_tokens - tokens < max(request.num_prompt_tokens, request.num_tokens - 1)
+        for request, tokens in requests
+    )
+    return case["prompt_ms"] * has_prompts + case["token_ms"] * any(out.sampled_token_ids)
 
 
 def free_blocks(scheduler: Scheduler) -> int:
