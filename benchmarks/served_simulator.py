@@ -27,7 +27,7 @@ from tuner.space import spaces_of
 from tuner.target import ClosedLoop, Window
 from tuner.workload.build import build
 
-USERS = (24, 48, 96, 192)
+USERS = (32, 64, 128)
 WINDOW = Window(warmup_s=3.0, measure_s=15.0, timeout_s=30.0)
 WANTED_CHUNKS_PER_S = 2000
 BAR_MS = 5.0
