@@ -188,7 +188,9 @@ def cautions(summary: Summary, plan: Plan) -> tuple[str, ...]:
         ]
         guessing = str(point.configuration.get("speculation", "off"))
         if summary.simulated and guessing != "off":
-            chance = share(plan.workload.acceptance.of(guessing))
+            chances = plan.workload.acceptance.of(guessing)
+            given = chances if isinstance(chances, tuple) else (chances,)
+            chance = ", ".join(map(share, given))
             said.append(f"Speculation rests on an assumed acceptance of {chance} per guess: measure it on real text.")
         replicas = len(plan.box.gpus) // point.gpus
         if replicas > 1:
