@@ -1,6 +1,7 @@
 """Make the step-time tables of `launchers/sim/tables` from NVIDIA's measured kernel database.
 
     python scripts/export_step_tables.py                       every preset on H100
+    python scripts/export_step_tables.py --gpu a100 --models mistral-7b --engines vllm --tp 1 2
     python scripts/export_step_tables.py --check 2000          and the tables' error against the library
 
 Needs `pip install aiconfigurator-core==0.12.0` (Apache-2.0) beside goodtune; the tables themselves do not.
@@ -18,6 +19,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,15 +32,18 @@ from tuner.config.model import Model
 
 TABLES = Path(__file__).parent.parent / "launchers" / "sim" / "tables"
 LIBRARY = "aiconfigurator-core 0.12.0"
-SYSTEM = "h100_sxm"
-ENGINES = {"vllm": "0.24.0", "sglang": "0.5.14"}
+SYSTEMS = {"h100": "h100_sxm", "a100": "a100_sxm"}
+VERSIONS = {
+    "h100": {"vllm": "0.24.0", "sglang": "0.5.14"},
+    "a100": {"vllm": "0.14.0", "sglang": "0.5.10"},
+}
 BUNDLED = {
     "qwen3-8b": "Qwen/Qwen3-8B",
     "qwen3-32b": "Qwen/Qwen3-32B",
     "llama-8b": "meta-llama/Meta-Llama-3.1-8B",
     "llama-70b": "meta-llama/Meta-Llama-3.1-70B",
 }
-MODELS = ["qwen-7b", *BUNDLED]
+MODELS = ["qwen-7b", *BUNDLED, "mistral-7b"]
 TENSOR_PARALLEL = (1, 2, 4, 8)
 
 MOST_TOKENS = 32768
@@ -55,26 +60,39 @@ CACHED = [0, 16, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Export step-time tables from aiconfigurator-core.")
-    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=MODELS[:-1], choices=MODELS)
+    parser.add_argument("--gpu", default="h100", choices=SYSTEMS)
+    parser.add_argument("--engines", nargs="+", default=["vllm", "sglang"], choices=["vllm", "sglang"])
+    parser.add_argument("--tp", nargs="+", type=int, default=TENSOR_PARALLEL)
     parser.add_argument("--check", type=int, default=0, metavar="N", help="compare N random steps with the library")
     chosen = parser.parse_args()
     logging.disable(logging.CRITICAL)
     for model in chosen.models:
-        for engine, version in ENGINES.items():
-            tables = {str(tp): _export(model, engine, version, tp) for tp in _sizes(model)}
-            _write(model, engine, version, tables)
-            for tp, table in tables.items() if chosen.check else ():
-                print(
-                    model,
-                    engine,
-                    f"TP{tp}",
-                    _errors(table, _perf_model(model, engine, version, int(tp)), chosen.check),
-                )
+        for engine in chosen.engines:
+            servers = {tp: Server(model, chosen.gpu, engine, tp) for tp in chosen.tp if _divides(model, tp)}
+            tables = {str(tp): _export(server) for tp, server in servers.items()}
+            _write(servers[chosen.tp[0]], tables)
+            for tp, server in servers.items() if chosen.check else ():
+                print(model, chosen.gpu, engine, f"TP{tp}", _errors(tables[str(tp)], _perf_model(server), chosen.check))
 
 
-def _sizes(model: str) -> list[int]:
-    architecture = load(Model, model).architecture
-    return [tp for tp in TENSOR_PARALLEL if architecture.divides(tp)]
+@dataclass(frozen=True)
+class Server:
+    """Whose step times a table holds."""
+
+    model: str
+    gpu: str
+    engine: str
+    tp: int
+
+    @property
+    def version(self) -> str:
+        """The version of the engine that was measured on this GPU."""
+        return VERSIONS[self.gpu][self.engine]
+
+
+def _divides(model: str, tp: int) -> bool:
+    return load(Model, model).architecture.divides(tp)
 
 
 def _library_model(model: str) -> str:
@@ -85,8 +103,8 @@ def _library_model(model: str) -> str:
     directory = Path(tempfile.mkdtemp(prefix="goodtune-tables-")) / model
     directory.mkdir()
     config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
         "num_hidden_layers": architecture.layers,
         "hidden_size": architecture.hidden,
         "num_attention_heads": architecture.heads,
@@ -101,8 +119,14 @@ def _library_model(model: str) -> str:
     return str(directory)
 
 
-def _export(model: str, engine: str, version: str, tp: int) -> StepTable:
-    handle = EngineHandle.compile(_library_model(model), SYSTEM, engine, backend_version=version, tp_size=tp)
+def _export(server: Server) -> StepTable:
+    handle = EngineHandle.compile(
+        _library_model(server.model),
+        SYSTEMS[server.gpu],
+        server.engine,
+        backend_version=server.version,
+        tp_size=server.tp,
+    )
     shared, _, _ = handle.mixed_step_breakdown_per_op(ctx_tokens=512, gen_tokens=64, isl=512, osl=2)
     prefill = handle.run_static_per_op(batch_size=1, isl=512, osl=2, mode="static_ctx")[0]
     decode = handle.decode_step_per_op(gen_tokens=64, isl=1024, osl=2)
@@ -170,21 +194,21 @@ def _total(operations: list[Any]) -> float:
     return float(f"{sum(row[1] for row in operations):.5g}")
 
 
-def _write(model: str, engine: str, version: str, tables: dict[str, StepTable]) -> None:
-    source = f"table {LIBRARY} {engine} {version}"
-    content = {"source": source, "gpu": "h100", "model": model, "tp": tables}
-    path = TABLES / f"h100-{engine}-{model}.json"
+def _write(server: Server, tables: dict[str, StepTable]) -> None:
+    source = f"table {LIBRARY} {server.engine} {server.version}"
+    content = {"source": source, "gpu": server.gpu, "model": server.model, "tp": tables}
+    path = TABLES / f"{server.gpu}-{server.engine}-{server.model}.json"
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     print(path.name, path.stat().st_size, "bytes")
 
 
-def _perf_model(model: str, engine: str, version: str, tp: int) -> RustForwardPassPerfModel:
-    sizes = {"tp_size": tp, "pp_size": 1, "attention_dp_size": 1, "moe_tp_size": 1, "moe_ep_size": 1}
+def _perf_model(server: Server) -> RustForwardPassPerfModel:
+    sizes = {"tp_size": server.tp, "pp_size": 1, "attention_dp_size": 1, "moe_tp_size": 1, "moe_ep_size": 1}
     which = {
-        "model_name": _library_model(model),
-        "system_name": SYSTEM,
-        "backend": engine,
-        "backend_version": version,
+        "model_name": _library_model(server.model),
+        "system_name": SYSTEMS[server.gpu],
+        "backend": server.engine,
+        "backend_version": server.version,
     }
     return RustForwardPassPerfModel.from_native({"schema_version": 1, **which, **sizes, "nextn": None, "extra": {}})
 

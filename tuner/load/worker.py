@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -15,7 +16,7 @@ from tuner.load.health import effort
 from tuner.load.offer import Offer
 from tuner.load.prompts import Bodies
 from tuner.load.recorder import Recorder
-from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason, stamped_reads
+from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason
 from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
 from tuner.target import ClosedLoop
 
@@ -79,10 +80,9 @@ class _Sender:
         body = self._bodies.body(row)
         try:
             async with asyncio.timeout(due_s + self._timeout_s - recorder.now_s()):
-                async with self._client.ask(body) as response:
+                async with self._client.ask(body, partial(recorder.read, row)) as response:
                     status = response.status_code
-                    async for read_s, data in stamped_reads(response):
-                        recorder.read(row, read_s, data)
+                    await response.aread()
             how = Ending.BODY_ENDED
         except TimeoutError:
             how = Ending.TIMED_OUT
