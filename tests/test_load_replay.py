@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def test_every_request_is_sent_as_it_was_made_and_every_token_is_timed(lonely):
     assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 6
     assert log.errors == ()
     assert log.client is not None and log.client.workers == 1
+    assert log.cached_tokens is not None and log.cached_tokens.tolist() == [fake.CACHED_TOKENS] * 6
 
 
 def test_times_are_those_of_the_server_on_one_clock(lonely):
@@ -107,6 +109,13 @@ def test_times_are_those_of_the_server_on_one_clock(lonely):
     assert (log.last_s <= log.ended_at_s).all()
     assert (log.first_s - log.sent_s >= fake.FIRST_TOKEN_S).all()
     assert np.median(np.diff(log.chunk_s[: log.chunk_start[1]])) >= fake.TOKEN_GAP_S / 2
+
+
+def test_prompts_that_begin_alike_are_known_to_be_reusable(server):
+    requests = requests_for(*[PLAIN] * 4)
+    alike = (requests.segments[0],) * 2 + requests.segments[2:]
+    log = run(server, replace(requests, segments=alike), ClosedLoop(1))
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, PLAIN, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +173,7 @@ def test_an_open_loop_keeps_its_schedule_and_counts_what_is_due_in_the_window(se
     window = a_window(warmup_s=0.1, measure_s=0.2)
     log = run(server, requests_for(*[PLAIN] * 200, gap=1.0), OpenLoop(50.0), window)
     assert log.due_s == pytest.approx(np.arange(1, len(log) + 1) / 50)
+    assert log.began_s is not None and log.began_s + log.ended_s < time.perf_counter()
     assert (log.counted == ((log.due_s >= 0.1) & (log.due_s < 0.1 + 0.2))).all()
     assert (log.status[log.counted] == Status.OK).all()
     assert log.due_s.max() >= window.end_s, "the load goes on until the last counted request has ended"

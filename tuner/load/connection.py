@@ -1,7 +1,8 @@
 """Connection: one HTTP/1.1 connection that stamps every read of its socket before anything else is done with it.
 
-A step of an engine sends a chunk to every stream at once. A client that wakes a task for each of them stamps the last
-one when it has dealt with all the others; here the time is taken in the event loop's own callback.
+A step of an engine sends a chunk to every stream at once. A client that wakes a task for each of them, or only parses
+each as it comes, stamps the last one when it has dealt with all the others. Here the event loop's callback takes the
+time and no more; what was read is parsed when the loop has emptied all the sockets that were ready.
 """
 
 import asyncio
@@ -16,6 +17,8 @@ OnRead = Callable[[float, bytes], None]
 """Takes a piece of an answer's body and when it came, on the clock of `perf_counter`."""
 
 LOST = "the server closed the connection"
+INFORMATIONAL = range(100, 200)
+SWITCHING_PROTOCOLS = 101
 
 
 class Connection(asyncio.Protocol):
@@ -29,6 +32,7 @@ class Connection(asyncio.Protocol):
         self._begun: asyncio.Future[None] | None = None
         self._over: asyncio.Future[None] | None = None
         self._on_read: OnRead | None = None
+        self._unparsed: list[tuple[float, bytes]] = []
         self._read_s = 0.0
 
     @property
@@ -38,7 +42,8 @@ class Connection(asyncio.Protocol):
 
     async def send(self, request: httpx.Request, on_read: OnRead) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Send `request`; returns status and headers. The body goes to `on_read`. Raises httpx.TransportError."""
-        assert self._transport
+        if not self._transport:
+            raise httpx.WriteError(LOST)
         loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._headers, self._on_read = [], on_read
@@ -53,46 +58,56 @@ class Connection(asyncio.Protocol):
         await self._over
 
     def close(self) -> None:
-        """End it now."""
+        """End it now; what it has read is not looked at any more."""
+        self._unparsed.clear()
         if self._transport:
             self._transport.abort()
+            self._transport = None
 
     def free(self) -> None:
         """The exchange has been dealt with: another one may begin, unless the body has not ended."""
         if self._over and not self._over.done():
             self.close()
-        if self._over and self._over.done() and not self._over.cancelled():
-            self._over.exception()
+        for future in (self._begun, self._over):
+            if future and future.done() and not future.cancelled():
+                future.exception()
         self._begun = self._over = self._on_read = None
         self.idle_since_s = perf_counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast(asyncio.Transport, transport)
+        # uvloop keeps what is written until the end of its turn, behind the requests of everybody else, unless told.
+        self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
-        """Stamp, then parse."""
-        self._read_s = perf_counter()
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(httpx.RemoteProtocolError(f"not HTTP: {error}"))
-            self.close()
+        """Stamp, and parse later."""
+        self._unparsed.append((perf_counter(), data))
+        if len(self._unparsed) == 1:
+            asyncio.get_running_loop().call_soon(self._parse)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone; an answer whose length was never said ends with it."""
+        self._parse()
         self._transport = None
         if self._begun and self._begun.done() and not exc and not _has_length(self._headers):
-            self.on_message_complete()
+            self._end()
         self._fail(httpx.ReadError(str(exc)) if exc else httpx.RemoteProtocolError(LOST))
+
+    def on_message_begin(self) -> None:
+        """The parser found the beginning of an answer; there is one to a request."""
+        if self._over and self._over.done():
+            self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """The parser found a header."""
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The parser found the end of the headers."""
-        if self._begun and not self._begun.done():
+        """The parser found the end of the headers. Those of `100 Continue` and its like announce others."""
+        if self._is_informational():
+            self._headers = []
+        elif self._begun and not self._begun.done():
             self._begun.set_result(None)
 
     def on_body(self, body: bytes) -> None:
@@ -102,10 +117,35 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The parser found the end of the answer."""
+        if self._is_informational():
+            return
+        keeps_alive = self._parser.should_keep_alive()
+        self._end()
+        if not keeps_alive:
+            self.close()
+
+    def _parse(self) -> None:
+        unparsed, self._unparsed = self._unparsed, []
+        for self._read_s, data in unparsed:
+            if self._over is None or self._over.done():
+                # Whatever it is, it is not the answer to the next request.
+                self.close()
+                return
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                self._fail(httpx.RemoteProtocolError(f"not HTTP: {error}"))
+                self.close()
+                return
+
+    def _is_informational(self) -> bool:
+        status = self._parser.get_status_code()
+        return status in INFORMATIONAL and status != SWITCHING_PROTOCOLS
+
+    def _end(self) -> None:
+        self._on_read = None
         if self._over and not self._over.done():
             self._over.set_result(None)
-        if not self._parser.should_keep_alive():
-            self.close()
 
     def _fail(self, error: httpx.TransportError) -> None:
         for waiting in (self._begun, self._over):

@@ -22,10 +22,14 @@ TRANSPORT_ERRORS = (httpx.HTTPError, OSError)
 
 
 class StampingTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 to one server, as many connections as requests are in flight, without limits, timeouts or proxies."""
+    """HTTP/1.1 to one server, as many connections as requests are in flight, without limits, timeouts or proxies.
 
-    def __init__(self) -> None:
+    Connections that were idle for `keepalive_s` are not used again.
+    """
+
+    def __init__(self, keepalive_s: float = KEEPALIVE_S) -> None:
         self._idle: list[Connection] = []
+        self._keepalive_s = keepalive_s
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The answer's status and headers; its stream ends with the body. Raises httpx.TransportError."""
@@ -37,6 +41,11 @@ class StampingTransport(httpx.AsyncBaseTransport):
             await body.aclose()
             raise
         return httpx.Response(status, headers=headers, stream=body, request=request)
+
+    @property
+    def idle(self) -> int:
+        """How many connections could carry another request."""
+        return sum(connection.is_usable for connection in self._idle)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -54,7 +63,7 @@ class StampingTransport(httpx.AsyncBaseTransport):
         """The idle connection used last, if it is young enough; the others are older."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and perf_counter() - connection.idle_since_s < KEEPALIVE_S:
+            if connection.is_usable and perf_counter() - connection.idle_since_s < self._keepalive_s:
                 return connection
             connection.close()
         return None
@@ -93,15 +102,18 @@ class Client:
         self._health = httpx.URL(f"{base_url}/health")
         self._completions = httpx.URL(f"{base_url}/v1/completions")
 
+    def question(self, body: bytes, on_read: OnRead) -> httpx.Request:
+        """A completion request, ready to be sent."""
+        extensions = {"on_read": on_read}
+        return httpx.Request("POST", self._completions, headers=HEADERS, content=body, extensions=extensions)
+
     @asynccontextmanager
-    async def ask(self, body: bytes, on_read: OnRead) -> AsyncIterator[httpx.Response]:
-        """The answer to one completion request; read to its end, its body has gone to `on_read`.
+    async def ask(self, question: httpx.Request) -> AsyncIterator[httpx.Response]:
+        """The answer to a question; read to its end, its body has gone to the question's `on_read`.
 
         Raises TRANSPORT_ERRORS.
         """
-        extensions = {"on_read": on_read}
-        request = httpx.Request("POST", self._completions, headers=HEADERS, content=body, extensions=extensions)
-        response = await self._transport.handle_async_request(request)
+        response = await self._transport.handle_async_request(question)
         try:
             yield response
         finally:
