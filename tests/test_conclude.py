@@ -4,7 +4,9 @@ import pytest
 
 from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, an_outcome, an_slo
 from tuner.conclude import conclude, frontier
+from tuner.confirm import finalists
 from tuner.finalists import FinalistRun
+from tuner.goodput import level_of
 from tuner.outcome import Outcome
 from tuner.summary import Summary
 from tuner.target import ClosedLoop
@@ -61,6 +63,30 @@ def test_a_level_that_only_some_seeds_saw_does_not_count() -> None:
     one_more = FinalistRun(3, 0, 8.0 * 1.01, a_score(8.0 * 1.01, 0.2))
     summary = concluded(DEFAULT, CHALLENGER, measured=[*runs(0, 6.0), *runs(3, 8.0), one_more])
     assert summary.best and summary.best.load == {"rate_rps": 8.0}
+
+
+A_MISSING_DEFAULT = a_miss(0, a_configuration(is_default=True))
+
+
+def test_beside_a_challenger_a_default_that_missed_is_measured_again_at_its_lowest_load() -> None:
+    lowest = min(level_of(probe.load) for probe in A_MISSING_DEFAULT.probes)
+    by_trial = {0: A_MISSING_DEFAULT, 3: CHALLENGER}
+    default, challenger = finalists(a_plan(), by_trial)
+    assert (default.trial, default.level, default.least, default.counted) == (0, lowest, lowest, 0)
+    assert (challenger.trial, challenger.counted) == (3, a_plan().slo.deciding_requests)
+    assert finalists(a_plan(), {0: A_MISSING_DEFAULT}) == [], "there is nothing to compare it with"
+
+
+@pytest.mark.parametrize(("attainment", "has_default"), [(0.9, False), (0.995, True)])
+def test_fresh_seeds_say_whether_a_default_that_missed_holds_the_slo(attainment: float, has_default: bool) -> None:
+    again = [
+        FinalistRun(0, seed, rate, a_score(rate, share, goodput_rps=rate * share))
+        for seed in range(5)
+        for rate, share in ((1.0, attainment), (1.05, 0.9))
+    ]
+    summary = concluded(A_MISSING_DEFAULT, CHALLENGER, measured=again + runs(3, 8.0))
+    assert (summary.verdict, summary.how_sure) == ("deploy", "high")
+    assert (summary.default is not None, summary.gain is not None) == (has_default, has_default)
 
 
 def test_an_interrupted_confirmation_states_what_the_search_found() -> None:

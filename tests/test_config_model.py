@@ -13,6 +13,13 @@ from tuner.errors import ConfigError
 QWEN = {"num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4,
         "intermediate_size": 18944, "vocab_size": 152064, "max_position_embeddings": 32768,
         "torch_dtype": "bfloat16", "tie_word_embeddings": False}  # fmt: skip
+COMPRESSED_FP8 = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"group_0": {
+        "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
+        "input_activations": {"num_bits": 8, "type": "float", "dynamic": True},
+    }},
+}  # fmt: skip
 
 
 def _from(raw: object, folder: Path) -> Model:
@@ -57,6 +64,15 @@ def test_gpus_must_divide_the_heads(name: str, tp: int, divides: bool) -> None:
         pytest.param({"quantization_config": {"quant_method": "compressed-tensors",
                       "config_groups": {"group_0": {"weights": {"num_bits": 8}}}}}, "weight_bytes", 1.0,
                      id="compressed tensors"),
+        pytest.param({"quantization_config": {"quant_method": "fp8"}}, "weight_format", "fp8", id="dynamic scales"),
+        pytest.param({"quantization_config": {"quant_method": "fp8", "activation_scheme": "static"}}, "weight_format",
+                     "fp8_static", id="static scales"),
+        pytest.param({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+                     "weight_format", "fp8_block", id="scales per block"),
+        pytest.param({"quantization_config": COMPRESSED_FP8}, "weight_format", "fp8", id="compressed floats"),
+        pytest.param({"quantization_config": {"quant_method": "gptq", "bits": 8}}, "weight_format", None,
+                     id="8-bit integers"),
+        pytest.param({"model_type": "qwen3"}, "qk_norm", True, id="normalised queries and keys"),
         pytest.param({"max_position_embeddings": 8192}, "max_context", 8192, id="context"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.builders import an_slo
-from tuner.config.slo import Limits, Slo
+from tuner.config.slo import KEEPS_UP_TTFT_S, Limits, Slo
 from tuner.config.strict import parse
 from tuner.errors import ConfigError
 
@@ -17,6 +17,21 @@ def test_scaling_multiplies_every_limit_and_nothing_else() -> None:
 
 def test_a_limit_that_does_not_exist_is_not_invented_by_scaling() -> None:
     assert an_slo(limits=Limits(e2e_s=2.0)).scaled(2).limits.present() == {"e2e_s": 4.0}
+
+
+@pytest.mark.parametrize(
+    "limits, waits_s",
+    [
+        pytest.param({"tpot_s": 0.1}, KEEPS_UP_TTFT_S, id="pace only"),
+        pytest.param({"itl_s": 0.1}, KEEPS_UP_TTFT_S, id="gaps only"),
+        pytest.param({"tpot_s": 0.1, "ttft_s": 60.0}, 60.0, id="waiting is limited"),
+        pytest.param({"tpot_s": 0.1, "e2e_s": 60.0}, None, id="the whole request is limited"),
+        pytest.param({}, None, id="no limits at all"),
+    ],
+)
+def test_a_limit_on_the_pace_alone_gets_one_on_waiting(limits: dict[str, float], waits_s: float | None) -> None:
+    """Else a server that falls behind for ever would be good at any load."""
+    assert parse(Slo, an_slo().model_dump() | {"limits": limits}, "slo").limits.ttft_s == waits_s
 
 
 @pytest.mark.parametrize("attainment, requests", [(0.99, 1000), (0.9, 100), (0.5, 100), (0.0, 100)])

@@ -1,5 +1,7 @@
 """Finalists: how the winner and the default are measured again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,11 +67,25 @@ def test_a_seed_that_did_better_is_worth_more() -> None:
     assert per_seed[4] > per_seed[0]
 
 
+def test_how_many_requests_happened_to_come_says_nothing_of_a_server() -> None:
+    finalist = Finalist(3, 10.0, 1)
+    lucky = [replace(one, score=replace(one.score, goodput_rps=99.0)) for one in measured(finalist, 10.2)]
+    assert value_of(finalist, lucky, 0.99).mean == pytest.approx(0.99 * 10.2, rel=0.01)
+
+
+@pytest.mark.parametrize("spread", [0.002, 0.05])
+def test_the_seeds_mean_is_the_edge_however_far_they_lie_apart(spread: float) -> None:
+    finalist = Finalist(3, 10.0, 1)
+    found = value_of(finalist, measured(finalist, 10.2, spread), 0.99)
+    assert found.mean == pytest.approx(0.99 * found.level, rel=0.01)
+
+
 def test_where_goodput_peaks_below_the_edge_the_peak_counts() -> None:
     finalist = Finalist(3, 10.0, 1)
 
     def peaked(cell: Cell) -> FinalistRun:
-        score = a_score(cell.level, attainment=0.999, goodput_rps=10.0 - abs(cell.level - 10.5))
+        goodput_rps = 10.0 - abs(cell.level - 10.5)
+        score = a_score(cell.level, attainment=goodput_rps / cell.level, goodput_rps=goodput_rps)
         return FinalistRun(cell.trial, cell.replicate, cell.level, score)
 
     runs: list[FinalistRun] = []
@@ -83,6 +99,21 @@ def test_what_was_begun_with_more_seeds_is_ended_with_as_many() -> None:
     finalist = Finalist(3, 10.0, 1)
     runs = [run(cell, 11.4) for cell in next_cells(finalist, [], SEEDS, 0.99)]
     assert len(next_cells(finalist, runs, 2, 0.99)) == SEEDS
+
+
+@pytest.mark.parametrize(
+    ("edge", "levels"),
+    [
+        pytest.param(9.0, {10.0}, id="misses at the least level: nothing below is worth having"),
+        pytest.param(10.2, {10.0, 10.5}, id="holds at the least level: followed to its edge"),
+    ],
+)
+def test_below_the_least_level_nothing_is_measured(edge: float, levels: set[float]) -> None:
+    finalist = Finalist(3, 10.0, 1, least=10.0)
+    runs = measured(finalist, edge)
+    assert {run.rate for run in runs} == levels
+    found = value_of(finalist, runs, 0.99)
+    assert found.is_settled and found.holds == (edge > 10)
 
 
 def test_users_are_added_one_at_least() -> None:

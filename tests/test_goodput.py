@@ -74,6 +74,19 @@ def test_a_server_that_holds_the_slo_nowhere_is_given_up_at_the_least_load_worth
     assert min(level_of(probe.load) for probe in found.probes) == 0.1
 
 
+def test_the_least_load_is_reached_however_slowly_attainment_rises() -> None:
+    found = find_goodput(question(start=100.0), server(lambda rate: 0.93 - 0.01 * float(np.log10(rate))))
+    assert found.ended == "misses-slo"
+    assert min(level_of(probe.load) for probe in found.probes) == 0.1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_near_miss_at_the_least_load_is_measured_as_long_as_what_decides(seed: int) -> None:
+    found = find_goodput(question(start=1.0), server(lambda rate: 0.987, seed))
+    at_least = [probe for probe in found.probes if level_of(probe.load) == 0.1]
+    assert found.ended == "found" or max(probe.counted for probe in at_least) >= 1000
+
+
 def test_a_server_that_cannot_beat_the_incumbent_costs_two_probes_and_is_known_roughly() -> None:
     found = find_goodput(question(start=30.0, beat_rps=30.0), server(cliff(20.0)))
     assert (found.ended, len(found.probes)) == ("hopeless", 2)

@@ -123,6 +123,25 @@ def test_what_is_repaired_is_allowed_and_obeys_the_engines_arithmetic(data: st.D
     assert repaired(moved, found) == moved
 
 
+@pytest.mark.parametrize(
+    ("batches", "budgets", "size"),
+    [
+        pytest.param("256", "512", 1, id="fixed knobs hold for the default too"),
+        pytest.param("256,512,1024", "256,512,1024", 7, id="a budget below the batch is none"),
+        pytest.param("1024", "8192", 1, id="the default alone"),
+    ],
+)
+def test_a_small_space_is_as_large_as_its_different_possible_configurations(
+    batches: str, budgets: str, size: int
+) -> None:
+    fixed = {
+        name: str(value)
+        for name, value in vllm().default.knobs.items()
+        if name not in {"max_batch_size", "token_budget"}
+    }
+    assert vllm(**fixed, max_batch_size=batches, token_budget=budgets).size == size
+
+
 def test_a_server_never_takes_more_gpus_than_the_box_has() -> None:
     found = vllm(dp="1..8", tp="1..4")
     moved = repaired({"tp": 4, "dp": 8}, found)

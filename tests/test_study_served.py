@@ -67,8 +67,10 @@ def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(t
         check=False,
     )
     assert resumed.returncode in {0, 4}, resumed.stderr
-    (outcome,) = record.read_outcomes(tmp_path / "study")
-    assert (outcome.trial, outcome.state) == (0, "measured")
+    # On a machine that is busy with other things a trial may have been void, and measured again.
+    *void, outcome = record.read_outcomes(tmp_path / "study")
+    assert all(one.failure and one.failure.kind == "void" for one in void)
+    assert outcome.state == "measured"
     assert outcome.best and outcome.best.attainment > 0.8
-    assert (tmp_path / "study" / "trials" / "0000" / "server.log").stat().st_size > 0
+    assert (tmp_path / "study" / "trials" / f"{outcome.trial:04d}" / "server.log").stat().st_size > 0
     assert not marked(MARK, str(tmp_path))

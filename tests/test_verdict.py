@@ -41,7 +41,15 @@ def test_two_seeds_never_make_it_sure() -> None:
 def test_a_default_that_holds_the_slo_nowhere_leaves_no_gain_to_state() -> None:
     found = decide([a_miss(0), an_outcome(7)], None, a_value(7, [12.0] * 5))
     assert (found.word, found.best, found.gain) == ("deploy", 7, None)
-    assert "default holds the SLO at no load" in found.why
+    assert found.how_sure == "medium", "only one seed has seen the default miss"
+    assert "the default held the SLO at no load when it was searched" in found.why
+
+
+def test_a_default_that_fresh_seeds_saw_miss_the_slo_makes_it_sure() -> None:
+    missed = a_value(0, [0.0] * 5, holds=False)
+    found = decide([a_miss(0), an_outcome(7)], missed, a_value(7, [12.0] * 5))
+    assert (found.word, found.how_sure, found.best) == ("deploy", "high", 7)
+    assert "missed the SLO on fresh seeds" in found.why
 
 
 @pytest.mark.parametrize(
@@ -63,8 +71,15 @@ def test_a_default_that_was_not_measured_is_not_called_one_that_holds_nothing(
 
 def test_a_challenger_that_does_not_hold_again_is_not_deployed() -> None:
     kept = decide([], DEFAULT, a_value(7, [0.0] * 5, holds=False))
-    assert (kept.word, kept.how_sure) == ("keep-default", "low"), "no rival was confirmed beside it"
+    assert (kept.word, kept.how_sure) == ("keep-default", "medium"), (
+        "one rival was refuted, the others not tried again"
+    )
     assert decide([], None, a_value(7, [0.0] * 5, holds=False)).word == "inconclusive"
+
+
+def test_a_default_without_a_rival_is_kept_on_the_word_of_one_run_each() -> None:
+    kept = decide([an_outcome(0), a_miss(3)], DEFAULT, None)
+    assert (kept.word, kept.how_sure) == ("keep-default", "low")
 
 
 def test_where_nothing_holds_the_closest_is_named_with_what_breaks() -> None:

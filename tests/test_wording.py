@@ -90,7 +90,7 @@ def test_a_duration_has_its_two_largest_units(seconds, text):
         (1.276, "28 % more requests"),
         (0.969, "3.1 % fewer requests"),
         (1.0, "as many requests"),
-        (2.41, "2.4 times the requests"),
+        (2.41, "2.4 times the default's requests"),
     ],
 )
 def test_a_gain_says_more_or_fewer(ratio, text):

@@ -22,14 +22,14 @@ def conclude(
     ordered = [outcomes[number] for number in sorted(outcomes)]
     values = values_of(plan, outcomes, runs)
     confirmed = {trial: value for trial, value in values.items() if _is_confirmed(value)}
-    unconfirmed = [one.trial for one in finalists(plan, outcomes) if one.trial not in confirmed]
+    unconfirmed = [one.trial for one in finalists(plan, outcomes) if _lacks(outcomes[one.trial], confirmed)]
     if interrupted:
-        verdict = _interrupted(ordered, confirmed)
+        verdict = _interrupted(ordered, confirmed, is_confirmed=bool(confirmed) and not unconfirmed)
     elif unconfirmed:
         verdict = _unconfirmed(ordered, confirmed, unconfirmed)
     else:
         verdict = _verdict(ordered, confirmed)
-    default = _finalist_point(_best_default(ordered), confirmed, runs)
+    default = _finalist_point(_best_default(ordered, confirmed), confirmed, runs)
     best = None if verdict.best is None else _finalist_point(outcomes[verdict.best], confirmed, runs)
     if verdict.word in {"deploy", "keep-default"} and best and _box_rps(best, plan) < _wanted_rps(plan):
         verdict, best, default = _too_slow(best, plan), None, None
@@ -133,9 +133,10 @@ def _unconfirmed(outcomes: Sequence[Outcome], values: Mapping[int, Value], trial
     return Verdict("inconclusive", why, "low", _best_searched(outcomes, values), None)
 
 
-def _interrupted(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Verdict:
+def _interrupted(outcomes: Sequence[Outcome], values: Mapping[int, Value], *, is_confirmed: bool) -> Verdict:
     best = _best_searched(outcomes, values)
-    why = f"stopped after {len(outcomes)} trials, before the winner was measured again"
+    when = "while it was being concluded" if is_confirmed else "before the winner was measured again"
+    why = f"stopped after {len(outcomes)} trials, {when}"
     return Verdict("interrupted", why, "low", best, None)
 
 
@@ -146,10 +147,16 @@ def _best_searched(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> 
     return best_of(competing).trial if competing else None
 
 
-def _best_default(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The best of the engines' defaults, None where none holds the SLO."""
-    competing = [one for one in outcomes if one.configuration.is_default and one.competes]
-    return best_of(competing) if competing else None
+def _lacks(outcome: Outcome, confirmed: Mapping[int, Value]) -> bool:
+    """Whether a finalist still has to be confirmed. A default that its search saw fail does not have to be."""
+    return outcome.competes and outcome.trial not in confirmed
+
+
+def _best_default(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Outcome | None:
+    """The best of the engines' defaults; None where none held the SLO, in its search or on fresh seeds."""
+    fresh = {trial for trial, value in values.items() if value.holds}
+    held = [one for one in outcomes if one.configuration.is_default and (one.competes or one.trial in fresh)]
+    return best_of(held) if held else None
 
 
 def _finalist_point(
@@ -176,9 +183,10 @@ def _confirmed(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> P
         weighted += [(run.score, share) for run in runs if run.rate == high]
     point = point_of(outcome, weighted[0][0])
     level_key = next(iter(point.load))
+    level = round(value.level) if level_key == "users" else float(f"{value.level:.3g}")
     return replace(
         point,
-        load={level_key: float(f"{value.level:.3g}")},
+        load={level_key: level},
         goodput_rps_per_gpu=value.mean,
         ci95=value.ci95,
         attainment=value.attainment,

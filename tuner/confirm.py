@@ -11,6 +11,7 @@ from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import Finalist, FinalistRun, Value, next_cells, value_of
 from tuner.goodput import level_of
 from tuner.outcome import Outcome
+from tuner.target import OpenLoop
 from tuner.trial import TrialOrder
 
 
@@ -52,11 +53,16 @@ def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None
 
 
 def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:
-    """The best default and the best other configuration, of those that held the SLO."""
-    competing = [one for one in outcomes.values() if one.competes]
-    defaults = [one for one in competing if one.configuration.is_default]
-    others = [one for one in competing if not one.configuration.is_default]
-    return [_finalist(plan, best_of(group)) for group in (defaults, others) if group]
+    """The best default and the best other configuration.
+
+    The other one must have held the SLO. Beside it the default is measured again even if it did not: at the lowest
+    load that its search tried, so that nobody has to take one seed's word for it.
+    """
+    others = [one for one in outcomes.values() if not one.configuration.is_default and one.competes]
+    defaults = [one for one in outcomes.values() if one.configuration.is_default and one.competes]
+    if defaults or not others:
+        return [_finalist(plan, best_of(group)) for group in (defaults, others) if group]
+    return [*_failed_default(outcomes), _finalist(plan, best_of(others))]
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome:
@@ -89,4 +95,22 @@ def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
         case "at_once":
             return Finalist(outcome.trial, level, gpus, steps="none")
         case _:
-            return Finalist(outcome.trial, level, gpus)
+            return Finalist(outcome.trial, level, gpus, counted=plan.slo.deciding_requests)
+
+
+def _failed_default(outcomes: Mapping[int, Outcome]) -> list[Finalist]:
+    """A default that was measured and held the SLO nowhere, with the lowest open load it was measured at.
+
+    Its windows are the SLO's own, however few requests such a load has in them: all seeds together must tell.
+    """
+    lowest = [
+        (probe.load.rate_rps, one)
+        for one in outcomes.values()
+        if one.configuration.is_default and one.state == "measured"
+        for probe in one.probes
+        if isinstance(probe.load, OpenLoop)
+    ]
+    if not lowest:
+        return []
+    rate_rps, default = min(lowest, key=lambda pair: pair[0])
+    return [Finalist(default.trial, rate_rps, default.configuration.gpus, least=rate_rps)]

@@ -5,6 +5,7 @@ TunerError
 │   ├── ConfigError        a YAML file or an option is wrong; names the file, the key and what is allowed
 │   ├── EngineMissing      the engine's executable is not installed
 │   └── BoxUnusable        busy port, unwritable folder, a box that spoils every trial
+├── NotMeasured            no kernels to make a step-time table from: the simulation goes on with a roofline
 ├── ServerFailed           a server did not start, or died; a trial records it and the study moves on
 └── MeasurementVoid        the client or the box spoilt a probe: says nothing about the configuration
 
@@ -34,6 +35,10 @@ class EngineMissing(UserError):
 
 class BoxUnusable(UserError):
     """The machine cannot do it now: busy port, unwritable folder, unknown GPU, a study that cannot go on."""
+
+
+class NotMeasured(TunerError):
+    """The library of measured kernels lacks what a step-time table would need; the message says what."""
 
 
 class FailureKind(StrEnum):

@@ -107,14 +107,14 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
 
 
 def _measure(prober: Prober, cell: Cell, plan: Plan) -> Score:
-    """One window, long enough for as many requests as the SLO's attainment needs."""
+    """One window: the SLO's, or as long as the requests it must count take."""
     match plan.workload.arrivals.kind:
         case "at_once":
             return prober.all_at_once(round(cell.level))
         case "closed":
             return prober.measure_for(ClosedLoop(round(cell.level)), plan.slo.window_s)
         case _:
-            measure_s = max(plan.slo.window_s, plan.slo.deciding_requests / cell.level)
+            measure_s = max(plan.slo.window_s, cell.counted / cell.level)
             return prober.measure_for(OpenLoop(cell.level), measure_s)
 
 

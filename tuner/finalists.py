@@ -33,12 +33,15 @@ SHIFTS = (-0.5, 0.5)
 @dataclass(frozen=True)
 class Finalist:
     """A configuration to measure again: its trial, the level its search found (req/s, users, or the one
-    level there is), and its GPUs."""
+    level there is), and its GPUs. `least`: the lowest level worth having. `counted`: requests that each window must
+    be expected to count at least."""
 
     trial: int
     level: float
     gpus: int
     steps: Literal["rate", "users", "none"] = "rate"
+    least: float = 0.0
+    counted: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Cell:
-    """One window to measure."""
+    """One window to measure, long enough for `counted` requests."""
 
     trial: int
     replicate: int
     level: float
+    counted: int = 0
 
 
 def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, attainment: float) -> list[Cell]:
@@ -101,7 +105,9 @@ def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, atta
     """
     own = [run for run in runs if run.trial == finalist.trial]
     seeds = max([seeds, *(run.replicate + 1 for run in own)])
-    planned = {finalist.level, _step(finalist, finalist.level, STEP)} | {run.rate for run in own}
+    planned = {finalist.level} | {run.rate for run in own}
+    if finalist.level > finalist.least:
+        planned |= {_step(finalist, finalist.level, STEP)}
     missing = _missing(finalist, planned, own, seeds)
     if missing:
         return missing
@@ -119,7 +125,7 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
     if not passing:
         closest = max(means, key=lambda level: means[level])
         nothing = {run.replicate: 0.0 for run in own}
-        is_lowest = finalist.steps == "none" or (finalist.steps == "users" and min(means) <= 1)
+        is_lowest = finalist.steps == "none" or min(means) <= max(finalist.least, finalist.steps == "users")
         is_settled = is_lowest or min(means) <= FAR_BELOW * finalist.level
         return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled)
     goodput = _mean_goodput(own)
@@ -129,7 +135,7 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
         edge = _edge(own, (best, failing[0]), attainment)
         value = Value(finalist.trial, True, edge.level, attainment, edge.per_seed, (best, failing[0]))
     else:
-        at_peak = {run.replicate: run.score.goodput_rps for run in own if run.rate == best}
+        at_peak = {run.replicate: _goodput_rps(run.score) for run in own if run.rate == best}
         is_settled = finalist.steps == "none" or _has_peaked(own)
         value = Value(finalist.trial, True, best, means[best], at_peak, (best, best), is_settled)
     return replace(value, per_seed={seed: goodput / finalist.gpus for seed, goodput in value.per_seed.items()})
@@ -157,7 +163,7 @@ def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: floa
     means = _mean_attainment(own)
     lowest, highest = min(means), max(means)
     if attainment > 0 and means[lowest] < attainment:
-        return _step(finalist, lowest, 1 / _boldness(means, attainment))
+        return _step(finalist, lowest, 1 / _boldness(means, attainment)) if lowest > finalist.least else None
     if means[highest] >= attainment:
         spare = (means[highest] - attainment) / (1 - attainment)
         return None if _has_peaked(own) else _step(finalist, highest, BOLD if spare > SPARE else STEP)
@@ -191,13 +197,11 @@ def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: floa
     slope = (means[passing] - means[failing]) / np.log(failing / passing)
     level = passing * np.exp((means[passing] - wanted) / slope)
     offered_rps = level / passing * np.mean([run.score.offered_rps for run in own if run.rate == passing])
-    per_seed = {
-        replicate: float(
-            wanted * offered_rps * np.exp(np.clip(_shift(own, replicate, means, between) / slope, *SHIFTS))
-        )
-        for replicate in sorted({run.replicate for run in own})
-    }
-    return _Edge(float(level), per_seed)
+    replicates = sorted({run.replicate for run in own})
+    shifts = np.clip([_shift(own, replicate, means, between) / slope for replicate in replicates], *SHIFTS)
+    # Clipped shifts need not cancel, but the seeds' mean is the edge.
+    per_seed = wanted * offered_rps * np.exp(shifts - shifts.mean())
+    return _Edge(float(level), dict(zip(replicates, per_seed.tolist(), strict=True)))
 
 
 def _shift(
@@ -223,7 +227,12 @@ def _mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:
 
 def _mean_goodput(own: Sequence[FinalistRun]) -> dict[float, float]:
     levels = {run.rate for run in own}
-    return {level: float(np.mean([run.score.goodput_rps for run in own if run.rate == level])) for level in levels}
+    return {level: float(np.mean([_goodput_rps(run.score) for run in own if run.rate == level])) for level in levels}
+
+
+def _goodput_rps(score: Score) -> float:
+    """Good requests per second at the load that was asked for; how many happened to come says nothing of a server."""
+    return score.attainment * score.offered_rps
 
 
 def _has_peaked(own: Sequence[FinalistRun]) -> bool:
@@ -235,7 +244,7 @@ def _has_peaked(own: Sequence[FinalistRun]) -> bool:
 def _missing(finalist: Finalist, levels: Iterable[float], own: Sequence[FinalistRun], seeds: int) -> list[Cell]:
     done = {(run.replicate, run.rate) for run in own}
     return [
-        Cell(finalist.trial, replicate, level)
+        Cell(finalist.trial, replicate, level, finalist.counted)
         for replicate in range(seeds)
         for level in sorted(levels)
         if (replicate, level) not in done

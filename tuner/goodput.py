@@ -21,6 +21,8 @@ MAX_PROBES = 14
 CLOSE_ENOUGH = 0.03
 BRACKET_RATIO = 1.09
 LEAST_ATTAINMENT = 0.5
+# So many probes that miss the SLO, and the next ones go down faster.
+TIMID_PROBES = 4
 HOPELESS_LOOK = 0.5
 GRID = 400
 # 95 % of a t distribution with 9 degrees of freedom, one-sided: ten batch means.
@@ -103,8 +105,7 @@ def next_level(scores: list[Score], question: Question) -> tuple[float, int] | N
     curve = fit(scores)
     promising = _most_promising(curve, question)
     if promising is None:
-        lower = _step_down(curve, question)
-        return None if lower is None else (_rounded(lower, question), _quick(question))
+        return _step_down(scores, curve, question)
     top = float(curve.levels[-1])
     if promising >= top * (1 - 1e-9) and curve.attainment[-1] >= LEAST_ATTAINMENT:
         return _rounded(top * question.growth, question), _quick(question)
@@ -134,13 +135,19 @@ def _most_promising(curve: Curve, question: Question) -> float | None:
     return float(grid[int(np.argmax(goodput))])
 
 
-def _step_down(curve: Curve, question: Question) -> float | None:
-    """A lower level to try when all so far miss the SLO: the further off, the bolder."""
+def _step_down(scores: list[Score], curve: Curve, question: Question) -> tuple[float, int] | None:
+    """A lower level to try when all so far miss the SLO: the further off and the longer this goes on, the bolder.
+
+    The least level is given up only when it misses clearly, or was measured as thoroughly as any that decides.
+    """
     lowest, reached = float(curve.levels[0]), float(curve.attainment[0])
     if lowest <= question.least:
-        return None
+        at_least = [score for score in scores if level_of(score.load) <= question.least]
+        is_settled = any(_decides(score, question) or _misses_clearly(score, question) for score in at_least)
+        return None if is_settled else (lowest, question.deciding_requests)
     factor = 1.2 if reached >= 0.9 * question.attainment else 1.5 if reached >= LEAST_ATTAINMENT else 3.0
-    return max(lowest / factor, question.least)
+    lower = lowest / factor ** max(1, len(scores) - TIMID_PROBES)
+    return _rounded(max(lower, question.least), question), _quick(question)
 
 
 def _refine(scores: list[Score], curve: Curve, promising: float, question: Question) -> tuple[float, int] | None:
@@ -166,7 +173,11 @@ def _is_hopeless(scores: list[Score], question: Question) -> bool:
     first = scores[0]
     if question.beat_rps <= 0 or len(scores) > 1 or first.offered_rps > question.beat_rps * (1 + CLOSE_ENOUGH):
         return False
-    return attainment_upper(first) < question.attainment
+    return _misses_clearly(first, question)
+
+
+def _misses_clearly(score: Score, question: Question) -> bool:
+    return attainment_upper(score) < question.attainment
 
 
 def attainment_upper(score: Score) -> float:

@@ -99,7 +99,8 @@ class Prober:
         if self.watcher:
             done_frac = min(max((log.ended_s - window.warmup_s) / window.measure_s, 0.0), 1.0)
             self.watcher(load, done_frac, log)
-        if self.slo.attainment <= 0 or not isinstance(load, OpenLoop):
+        # A finalist's window counts whole: half of it would say how bad its bad half was.
+        if self.stage == "confirm" or self.slo.attainment <= 0 or not isinstance(load, OpenLoop):
             return None
         expected = load.rate_rps * window.measure_s
         tolerated = max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - self.slo.attainment) * expected)
@@ -109,13 +110,15 @@ class Prober:
 
 
 def _least_window_s(slo: Slo) -> float:
-    """A window long enough for a slight overload to break the limit on waiting, however many requests it holds.
+    """A window long enough for a slight overload to reach the limit on waiting, however many requests it holds.
 
-    Where a share e of the load is too much, the last request of a probe of T seconds has waited about e T: over the
-    limit from T = limit / e on. Shorter probes call an overloaded server good. Never longer than the SLO's window.
+    Where a share e of the load is too much, a request that is due T seconds into the probe waits about e T, which is
+    the limit at T = limit / e. A share 1 − attainment of the window must lie behind that. Shorter probes call an
+    overloaded server good. Never longer than the SLO's own window, which may then show only a larger overload.
     """
     limit_s = slo.limits.ttft_s or slo.limits.e2e_s or 0.0
-    return min(max(limit_s / OVERLOAD_SEEN - slo.warmup_s, 0.0), slo.window_s)
+    reached_s = limit_s / OVERLOAD_SEEN - slo.warmup_s
+    return min(max(reached_s / slo.attainment if slo.attainment else reached_s, 0.0), slo.window_s)
 
 
 def _closed_at_its_end(log: RequestLog) -> RequestLog:

@@ -91,11 +91,10 @@ class GridSampler(BaseSampler):
         return self._possible(raw)
 
     def _possible(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """`raw` without the other engines' knobs, every value possible."""
-        engine = str(raw[ENGINE])
-        chosen = {name: raw[f"{engine}.{name}"] for name in _searched(self._spaces[engine])}
-        moved = repaired(chosen, self._spaces[engine])
-        return {ENGINE: engine, **{f"{engine}.{name}": value for name, value in moved.items()}}
+        """`raw` without the other engines' knobs, every value possible, and one spelling for each configuration."""
+        space = self._spaces[str(raw[ENGINE])]
+        chosen = {name: raw[f"{space.engine.name}.{name}"] for name in _searched(space)}
+        return parameters(configuration(space, repaired(chosen, space)), space)
 
 
 def check_sampler(name: str) -> None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
 from tuner.config.engine import SMALLEST_THAT_FITS, EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
@@ -13,6 +15,7 @@ from tuner.configuration import Configuration
 from tuner.errors import ConfigError
 
 GIB = 2**30
+COUNTED_ONE_BY_ONE = 4096
 # Room beside the weights without which no engine starts: activations, CUDA graphs and a little KV cache.
 LEAST_SPARE_GIB = 4.0
 
@@ -50,13 +53,15 @@ class Space:
         }
         return Configuration(self.engine.name, _applicable(self, knobs), is_default=True)
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """How many combinations there are, the default and impossible ones included."""
-        default_is_one = all(
-            self.default.knobs.get(name, values[0]) in values for name, values in self.values.items()
-        )
-        return math.prod(len(values) for values in self.values.values()) + (not default_is_one)
+        """How many configurations there are, the default included; of a large space an upper bound."""
+        combinations = math.prod(len(values) for values in self.values.values())
+        if combinations > COUNTED_ONE_BY_ONE:
+            return combinations + 1
+        chosen = (dict(zip(self.values, values, strict=True)) for values in product(*self.values.values()))
+        possible = {tuple(configuration(self, repaired(one, self)).knobs.items()) for one in chosen}
+        return len(possible | {tuple(self.default.knobs.items())})
 
 
 def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> Space:

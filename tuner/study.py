@@ -72,6 +72,8 @@ def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
 
     Raises UserError if the folder, the storage or the box cannot be used.
     """
+    if not options.resume:
+        refuse_taken_name(plan)
     record.prepare(plan.out, resume=options.resume)
     with record.locked(plan.out):
         return _run(plan, options, listener)
@@ -82,12 +84,11 @@ def _run(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     if options.resume:
         record.check_same_plan(plan)
     else:
-        refuse_taken_name(plan)
         # Before there is a database: killed from here on, the study can be resumed.
         record.write_plan(plan)
-    study = open_study(plan)
     progress = Progress({one.trial: one for one in record.read_outcomes(plan.out)}, record.read_runs(plan.out))
-    refuse_lost_trials(study, plan, progress.outcomes)
+    refuse_lost_trials(plan, progress.outcomes)
+    study = open_study(plan)
     listener(StudyStarted(plan, len(progress.outcomes)))
     interrupted = False
     try:
@@ -111,9 +112,8 @@ class Search:
 
 def _search(search: Search, progress: Progress, listener: Listener) -> None:
     plan, study = search.plan, search.study
-    if not study.trials:
-        for space in search.spaces.values():
-            study.enqueue_trial(parameters(space.default, space))
+    for space in search.spaces.values():
+        study.enqueue_trial(parameters(space.default, space), skip_if_exists=True)
     spoilt = 0
     while batch := _next_batch(search, progress):
         trials = {order.trial: trial for order, trial in batch}
@@ -136,17 +136,25 @@ def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, op
     plan, study, spaces = search.plan, search.study, search.spaces
     left_behind = list(_left_behind(plan, study, progress))
     if left_behind:
-        return left_behind
-    # A trial that the box spoilt is not counted: it said nothing.
-    done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-    everything = sum(space.size for space in spaces.values())
-    room = min(plan.trials or everything, everything) - done
+        return left_behind + _rest_of_batch(search, left_behind[0][0].incumbent_rps_per_gpu)
+    room = _room(search)
     if plan.budget_s is not None and progress.spent_s() >= SEARCH_SHARE * plan.budget_s:
         room = 0
-    defaults = len(spaces)
+    defaults, done = len(spaces), _done(study)
     size = defaults if done < defaults else BATCH if plan.box.simulation == "virtual" else 1
     incumbent = progress.best.value_rps_per_gpu if progress.best else 0.0
     return [_ask(plan, study, spaces, incumbent) for _ in range(min(size, room))]
+
+
+def _done(study: optuna.Study) -> int:
+    """Trials that count. One that the box spoilt does not: it said nothing."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def _room(search: Search) -> int:
+    """How many more trials may end: as many as were asked for, or as there are configurations."""
+    everything = sum(space.size for space in search.spaces.values())
+    return min(search.plan.trials or everything, everything) - _done(search.study)
 
 
 def _ask(
@@ -177,6 +185,17 @@ def _left_behind(plan: Plan, study: optuna.Study, progress: Progress) -> Iterato
         else:
             found = Configuration(stored["engine"], stored["knobs"], frozen.user_attrs["is_default"])
             yield _order(plan, frozen.number, found, frozen.user_attrs["incumbent_rps_per_gpu"]), trial
+
+
+def _rest_of_batch(search: Search, incumbent_rps_per_gpu: float) -> list[tuple[TrialOrder, optuna.Trial]]:
+    """What a tuner that was killed while it asked for a batch had not asked for yet."""
+    if search.plan.box.simulation != "virtual":
+        return []
+    states = [trial.state for trial in search.study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    behind_defaults = len(states) - len(search.spaces)
+    missing = -behind_defaults % BATCH if behind_defaults > 0 else -behind_defaults
+    room = _room(search) - states.count(TrialState.RUNNING)
+    return [_ask(search.plan, search.study, search.spaces, incumbent_rps_per_gpu) for _ in range(min(missing, room))]
 
 
 def _order(plan: Plan, trial: int, found: Configuration, incumbent_rps_per_gpu: float) -> TrialOrder:

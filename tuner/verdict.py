@@ -33,10 +33,12 @@ def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value
         return _compared(default, challenger)
     if challenger_holds:
         assert challenger
-        return _unopposed(outcomes, challenger)
+        return _unopposed(outcomes, default, challenger)
     if default_holds:
         assert default
-        return Verdict("keep-default", _without_rival(outcomes, challenger), "low", default.trial, None)
+        refuted = challenger is not None and len(challenger.per_seed) >= ENOUGH_SEEDS
+        sure: HowSure = "medium" if refuted else "low"
+        return Verdict("keep-default", _without_rival(outcomes, challenger), sure, default.trial, None)
     if default or challenger:
         why = "what held the SLO during the search did not hold it again on fresh seeds"
         return Verdict("inconclusive", why, "low", None, None)
@@ -59,17 +61,24 @@ def _compared(default: Value, challenger: Value) -> Verdict:
     return Verdict("inconclusive", why, "low", challenger.trial, gain)
 
 
-def _unopposed(outcomes: Sequence[Outcome], challenger: Value) -> Verdict:
-    """No default to compare with: because it holds the SLO nowhere, does not start, or was not measured."""
+def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: Value) -> Verdict:
+    """No default to compare with: because it holds the SLO nowhere, does not start, or was not measured.
+
+    That it holds nowhere is sure only where fresh seeds (`default`) have said so too.
+    """
     ended = {outcome.state for outcome in outcomes if outcome.configuration.is_default}
-    if "measured" in ended or "pruned" in ended:
-        why = "the engine's default holds the SLO at no load worth having; this configuration held it on fresh seeds"
+    sure = _sure(challenger)
+    if default is not None:
+        why = "the default missed the SLO on fresh seeds even at its lowest load, and this configuration held it"
+    elif "measured" in ended or "pruned" in ended:
+        why = "the default held the SLO at no load when it was searched; this configuration held it on fresh seeds"
+        sure = "medium"
     elif "infeasible" in ended:
         why = "the engine's default does not run here; this configuration held the SLO on fresh seeds"
     else:
         why = "the engine's default could not be measured, so there is nothing to compare with"
         return Verdict("inconclusive", why, "low", challenger.trial, None)
-    return Verdict("deploy", why, _sure(challenger), challenger.trial, None)
+    return Verdict("deploy", why, sure, challenger.trial, None)
 
 
 def _without_rival(outcomes: Sequence[Outcome], challenger: Value | None) -> str:

@@ -30,6 +30,10 @@ MODELLED = {
     },
 }
 
+Policy = Literal["vllm", "sglang", "prefill-first", "orca"]
+"""A scheduling order: an engine's own, or one of the two that are only there to be compared with
+(`launchers.sim.virtual.under_policy`)."""
+
 
 @dataclass(frozen=True)
 class SimSettings:
@@ -37,7 +41,7 @@ class SimSettings:
     and each is accepted with the chance `acceptance` if the one before was. `unmodelled` knobs have no effect.
     """
 
-    policy: Literal["vllm", "sglang"] = "vllm"
+    policy: Policy = "vllm"
     max_batch: int = 1024
     token_budget: int = 8192
     kv_tokens: int = 1_000_000

@@ -1,23 +1,19 @@
 """How long one step of an engine takes: what is in the batch flows in, seconds flow out. Pure.
 
-Two sources: tables exported from measured kernels (`scripts/export_step_tables.py`), and a roofline for any other
-model or GPU. Called hundreds of thousands of times a second, so plain lists and floats only.
+Two sources: tables made from measured kernels (`launchers.sim.steptable`), and a roofline for any other model or
+GPU. Called hundreds of thousands of times a second, so plain lists and floats only.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol
 
 from launchers.sim.roofline import roofline
 from launchers.sim.settings import SimSettings
+from launchers.sim.steptable import StepTable, find_table, table_key
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
-
-TABLES = Path(__file__).parent / "tables"
 
 ENGINE_OVERHEAD_S = 0.002
 """Scheduling, sampling and output work of one step: calibrated on measured Qwen3-32B TP2 rows of vLLM on H100."""
@@ -65,22 +61,6 @@ class Drafting:
 NO_DRAFTS = Drafting()
 
 
-class StepTable(TypedDict):
-    """Measured milliseconds over grids; `scripts/export_step_tables.py` says what each part holds."""
-
-    mixed_tokens: list[int]
-    mixed_linear: list[float]
-    decode_tokens: list[int]
-    decode_linear: list[float]
-    decodes: list[int]
-    context: list[int]
-    decode_attention: list[list[float]]
-    chunk_requests: list[int]
-    chunks: list[int]
-    cached: list[int]
-    prefill_attention: list[list[list[float]]]
-
-
 class TableSteps:
     """Interpolates a StepTable; linear between grid points and beyond the last one.
 
@@ -94,6 +74,8 @@ class TableSteps:
         self._overhead_s = overhead_s
         self._table = table
         self._tokens, self._context = table["mixed_tokens"], table["context"]
+        # Where the cells of context meet: the first and the last go on beyond the grid.
+        self._context_borders = self._context[1:-1]
         self._mixed = _line(table["mixed_tokens"], _seconds(table["mixed_linear"]))
         self._decode = _line(table["decode_tokens"], _seconds(table["decode_linear"]))
         self._attention: dict[int, Line] = {}
@@ -111,7 +93,7 @@ class TableSteps:
         if not prefill_requests:
             line = self._decode_step.get(decode_requests) or self._decode_line(decode_requests)
             context = decode_kv_tokens / decode_requests
-            j = bisect_right(self._context, context, 1, len(self._context) - 1) - 1
+            j = bisect_right(self._context_borders, context)
             return line[0][j] + line[1][j] * context
         step_s = self._overhead_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
         if decode_requests:
@@ -152,21 +134,21 @@ class TableSteps:
 
 def step_time(settings: SimSettings, model: Model, gpu: Gpu) -> StepTime:
     """The step time of a server: a table where this model and engine have one for this GPU, else a roofline."""
-    shipped = _shipped(settings, model, gpu)
-    if shipped is None:
+    found = _table_of(settings, model, gpu)
+    if found is None:
         plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, ENGINE_OVERHEAD_S)
         drafting = _drafting(settings, model.architecture, plain)
         return replace(plain, width=drafting.width, fixed_s=plain.fixed_s + drafting.draft_s)
-    table, source = shipped
+    table, source = found
     drafting = _drafting(settings, model.architecture, TableSteps(table, 0.0, source))
     return TableSteps(table, ENGINE_OVERHEAD_S, source, drafting)
 
 
-def _shipped(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
-    """Tables are for weights and KV cache in 16 bits."""
-    if model.architecture.weight_bytes != 2.0 or settings.kv_dtype_bytes != 2.0:
-        return None
-    return step_table(settings.policy, gpu.name, model.name, settings.tp)
+def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
+    """The table of this server, shipped or made on this machine, and its source; None where there is none."""
+    key = table_key(settings.policy, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
+    table = find_table(key) if key else None
+    return (table, key.source) if key and table else None
 
 
 def _drafting(settings: SimSettings, architecture: Architecture, plain: StepTime) -> Drafting:
@@ -178,17 +160,6 @@ def _drafting(settings: SimSettings, architecture: Architecture, plain: StepTime
     share = min(1.0, (layer + head) / architecture.parameters)
     pass_s = DRAFT_LAUNCH_S + share * plain.step_s(0, 0, 0, 1, 1)
     return Drafting(1 + settings.drafts, settings.drafts * pass_s)
-
-
-@cache
-def step_table(engine: str, gpu: str, model: str, tp: int) -> tuple[StepTable, str] | None:
-    """The shipped table of this server and its source, or None where there is none."""
-    path = TABLES / f"{gpu}-{engine}-{model}.json"
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    table: StepTable | None = content["tp"].get(str(tp))
-    return (table, content["source"]) if table else None
 
 
 def _seconds(values_ms: list[float]) -> list[float]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from launchers.sim.replay import Replay
 from launchers.sim.scheduler import new_scheduler
-from launchers.sim.settings import SimSettings, settings_of
+from launchers.sim.settings import Policy, SimSettings, settings_of
 from launchers.sim.sharing import block_names
 from launchers.sim.steptime import StepTime, step_time
 from tuner.config.gpu import Gpu
@@ -61,6 +62,11 @@ def virtual_target(
     """
     settings = settings_of(configuration, model, gpu, acceptance, max_model_len)
     return VirtualTarget(settings, step_time(settings, model, gpu))
+
+
+def under_policy(target: VirtualTarget, policy: Policy) -> VirtualTarget:
+    """The same server, memory and step times under another scheduling order: for comparisons of orders."""
+    return VirtualTarget(replace(target.settings, policy=policy), target.steps)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """`tune` and its subcommands. What is heavy is imported inside the command that needs it: help is instant."""
 
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,17 @@ class _Group(click.Group):
         """Both forms."""
         formatter.write_usage("tune", "--model MODEL --slo SLO [OPTIONS]")
         formatter.write_usage("tune", "COMMAND [ARGS]...", prefix="       ")
+
+
+class _Finite(click.FloatRange):
+    """A number in a range; nan is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what is no finite number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 @click.group(
@@ -73,14 +86,14 @@ Examples:
 )
 @click.option(
     "--attainment",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=_Finite(0, 1, max_open=True),
     help="The share of requests that must meet the SLO.  [default: the SLO's]",
 )
 @click.option(
     "--slo-scale",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=_Finite(0, min_open=True),
     help="Multiply every limit of the SLO.",
 )
 @click.option(

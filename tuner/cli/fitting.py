@@ -52,6 +52,8 @@ def simulated_engines(wanted: Sequence[str], asked: Collection[str]) -> Engines:
 
 def _named(wanted: Sequence[str]) -> list[EngineSpec]:
     known = names(EngineSpec)
+    if len(set(wanted)) < len(wanted):
+        raise ConfigError(f"--engine {','.join(wanted)}: name each engine once")
     for name in wanted:
         if name not in known:
             hint = suggestion(name, known)

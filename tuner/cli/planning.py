@@ -15,6 +15,7 @@ from launchers.sim.steptime import step_time
 from tuner import gpus
 from tuner.cli.executables import named_executables
 from tuner.cli.fitting import installed_engines, simulated_engines
+from tuner.cli.steptables import make_tables
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.config.model import Model
@@ -112,7 +113,8 @@ def plan_from(options: Options) -> Planned:
     )
     spaces = spaces_of(plan)
     if box.simulation is not None:
-        notes += tuple(_step_source(plan, space) for space in spaces.values())
+        without_table = make_tables(plan, spaces.values())
+        notes += tuple(_step_source(plan, space) + without_table[name] for name, space in spaces.items())
     if plan.extra_flags and box.simulation == "virtual":
         notes += (f"{' '.join(plan.extra_flags)}: in virtual time only a context length has an effect",)
     return Planned(plan, notes)
@@ -133,7 +135,10 @@ def duration_s(text: str) -> float:
     if not text.strip() or not match:
         raise ConfigError(f"--budget {text}: no duration; write 2h, 90m, 1h30m or 45s")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    total_s = hours * 3600 + minutes * 60 + seconds
+    if total_s <= 0:
+        raise ConfigError(f"--budget {text}: no time at all; leave it out, or write 2h, 90m, 1h30m or 45s")
+    return total_s
 
 
 def _slo(options: Options) -> Slo:

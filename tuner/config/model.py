@@ -13,13 +13,18 @@ from pydantic import Field
 from tuner.config.strict import Strict, parse, shown
 from tuner.errors import ConfigError
 
+# Model types of dense decoders with a norm on queries and keys, as their Hugging Face implementations have it.
+QK_NORMED = {"qwen3", "gemma3", "gemma3_text", "olmo2"}
+
 
 class Architecture(Strict):
     """The sizes that decide memory and step time. `weight_bytes` is bytes per parameter (2 for bf16, 1 for fp8).
 
     `hidden` is the width of a layer's input, `head_dim` of one attention head (`heads` of them need not make up
     `hidden`), `intermediate` of the gated MLP; fewer `kv_heads` than `heads` is grouped-query attention;
-    `tied_embeddings`: input and output share one matrix; `max_context` is prompt plus answer, tokens.
+    `tied_embeddings`: input and output share one matrix; `max_context` is prompt plus answer, tokens; `qk_norm`:
+    queries and keys are normalised. `weight_format`: 8-bit floats scaled per tensor or channel, activations as they
+    come (`fp8`) or in advance (`fp8_static`), or per block; None is any other format.
     """
 
     layers: int = Field(gt=0)
@@ -32,6 +37,8 @@ class Architecture(Strict):
     tied_embeddings: bool = False
     max_context: int = Field(gt=0)
     weight_bytes: float = Field(default=2.0, gt=0)
+    weight_format: Literal["fp8", "fp8_static", "fp8_block"] | None = None
+    qk_norm: bool = False
 
     @property
     def parameters(self) -> int:
@@ -118,6 +125,7 @@ def _architecture(raw: dict[str, Any], where: Path) -> Architecture:
     if missing:
         raise ConfigError(f"{shown(where)}: no {', '.join(missing)}; a dense decoder's config.json is needed")
     heads = text["num_attention_heads"]
+    quantization = raw.get("quantization_config") or {}
     sizes = {
         "layers": text["num_hidden_layers"],
         "hidden": text["hidden_size"],
@@ -128,7 +136,9 @@ def _architecture(raw: dict[str, Any], where: Path) -> Architecture:
         "vocab": text["vocab_size"],
         "tied_embeddings": bool(text.get("tie_word_embeddings", raw.get("tie_word_embeddings", False))),
         "max_context": text.get("max_position_embeddings", 4096),
-        "weight_bytes": _weight_bits(raw.get("quantization_config") or {}) / 8,
+        "weight_bytes": _weight_bits(quantization) / 8,
+        "weight_format": _weight_format(quantization),
+        "qk_norm": text.get("model_type") in QK_NORMED,
     }
     return parse(Architecture, sizes, where)
 
@@ -143,3 +153,21 @@ def _weight_bits(quantization: dict[str, Any]) -> int:
     if quantization.get("quant_method") == "fp8":
         said.append(8)
     return next((int(bits) for bits in said if bits), 16)
+
+
+def _weight_format(quantization: dict[str, Any]) -> str | None:
+    """Which 8-bit floats the weights are, or None: fp8 checkpoints of Hugging Face's kind and compressed-tensors."""
+    if quantization.get("quant_method") == "fp8":
+        is_static = quantization.get("activation_scheme") == "static"
+        return _scaled(bool(quantization.get("weight_block_size")), is_static)
+    for group in (quantization.get("config_groups") or {}).values():
+        weights, activations = group.get("weights") or {}, group.get("input_activations") or {}
+        if weights.get("type") == "float" and weights.get("num_bits") == activations.get("num_bits") == 8:
+            return _scaled(weights.get("strategy") == "block", activations.get("dynamic") is False)
+    return None
+
+
+def _scaled(per_block: bool, in_advance: bool) -> str:
+    if per_block:
+        return "fp8_block"
+    return "fp8_static" if in_advance else "fp8"

@@ -1,6 +1,6 @@
 """SLO: the limits one request must meet, and the share of requests that must meet them."""
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tuner.config.strict import Strict
 
@@ -30,8 +30,17 @@ class Limits(Strict):
         return {name: limit for name, limit in named.items() if limit is not None}
 
 
+KEEPS_UP_TTFT_S = 10.0
+"""The limit on TTFT of an SLO that limits neither it nor E2E: an assumption. Without one, an overloaded server whose
+tokens come at a good pace would be called good at any load, and goodput would be what was offered.
+"""
+
+
 class Slo(Strict):
-    """A named service-level objective. `attainment` is the share (0–1) of requests that must meet all limits."""
+    """A named service-level objective. `attainment` is the share (0–1) of requests that must meet all limits.
+
+    An SLO that limits only the pace of tokens gets KEEPS_UP_TTFT_S as its limit on TTFT.
+    """
 
     name: str = ""
     title: str
@@ -45,6 +54,12 @@ class Slo(Strict):
     warmup_s: float = Field(default=15.0, ge=0)
     window_s: float = Field(default=120.0, gt=0)
     timeout_s: float = Field(default=120.0, gt=0)
+
+    @field_validator("limits")
+    @classmethod
+    def _somebody_waits(cls, limits: Limits) -> Limits:
+        paced_only = limits.present() and limits.ttft_s is None and limits.e2e_s is None
+        return limits.model_copy(update={"ttft_s": KEEPS_UP_TTFT_S}) if paced_only else limits
 
     def scaled(self, factor: float) -> "Slo":
         """Every limit multiplied by `factor` (DistServe sweeps 0.4–1.6)."""

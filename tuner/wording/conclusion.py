@@ -234,8 +234,9 @@ def default_holds_nothing(outcomes: Sequence[Outcome], plan: Plan) -> str:
 def _deploy(summary: Summary, plan: Plan) -> str:
     best = summary.best
     if summary.gain is not None:
-        gain = _capital(more_requests(summary.gain.ratio))
-        return f"{gain} per {device(plan)} inside the SLO than the default ({interval(summary.gain)})"
+        many = _capital(more_requests(summary.gain.ratio))
+        than = "" if "default" in many else " than the default"
+        return f"{many} per {device(plan)} inside the SLO{than} ({interval(summary.gain)})"
     if best is None:
         return "A configuration holds the SLO"
     at = f"{goodput(best)} req/s per {device(plan)} inside the SLO"

@@ -115,9 +115,9 @@ def goodput(point: Point) -> str:
 
 
 def more_requests(ratio: float) -> str:
-    """A ratio of goodputs in words: `28 % more requests`, `2.4 times the requests`, `3.1 % fewer requests`."""
+    """A ratio to the default's goodput: `28 % more requests`, `2.4 times the default's requests`, `3.1 % fewer …`."""
     if ratio >= 2:
-        return f"{number(ratio, 2)} times the requests"
+        return f"{number(ratio, 2)} times the default's requests"
     if abs(ratio - 1) < 0.0005:
         return "as many requests"
     return f"{number(100 * abs(ratio - 1), 2)} % {'more' if ratio > 1 else 'fewer'} requests"

@@ -1,0 +1,1 @@
+"""A stand-in for the library of measured kernels: put its parent folder on `sys.path`."""
