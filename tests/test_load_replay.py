@@ -230,6 +230,31 @@ def test_watch_sees_the_probe_so_far_and_may_stop_it(server):
     assert workers_left() == []
 
 
+def test_while_the_supervising_process_stands_still_the_load_goes_on_and_nothing_is_lost_or_stamped_late(server):
+    """What the workers have to say meanwhile is several times what the pipe between them holds."""
+    still_s: list[float] = []
+    came = 0
+
+    def have_come(requests: int) -> bool:
+        nonlocal came
+        came += len(journal(server)["entries"])
+        return came >= requests
+
+    def stand_still(_log: RequestLog) -> None:
+        if not still_s:
+            still_s.append(time.perf_counter())
+            wait_until(lambda: have_come(600))
+            still_s.append(time.perf_counter())
+
+    journal(server)
+    requests = requests_for(*[PLAIN] * 4000, gap=1.0)
+    log = run(server, requests, OpenLoop(200.0), a_window(measure_s=1.5), watch=stand_still)
+    assert log.began_s is not None and len(log) >= came
+    assert (log.status[log.counted] == Status.OK).all()
+    stamps_s = log.began_s + log.chunk_s
+    assert ((stamps_s > still_s[0]) & (stamps_s < still_s[1])).any()
+
+
 def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
     with fake.running() as (url, process):
 
