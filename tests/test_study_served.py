@@ -72,6 +72,7 @@ def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(t
     assert all(one.failure and one.failure.kind == "void" for one in void)
     assert outcome.state == "measured"
     assert outcome.best and outcome.best.attainment > 0.8
+    assert all(probe.health and probe.health.cached_frac is not None for probe in outcome.probes)
     assert (tmp_path / "study" / "trials" / f"{outcome.trial:04d}" / "server.log").stat().st_size > 0
     (comparison,) = record.read_summary(tmp_path / "study").simulation
     assert comparison.probes > 0 and comparison.calibration
