@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from launchers.cpu import usable_cores
 from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, MeasurementVoid, ServerFailed
 from tuner.load.prompts import drawn_ids
-from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, replay
+from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests, Segment
 from tuner.target import Load, Watch, Window
@@ -60,14 +61,18 @@ class RemoteTarget:
     _refused: int = 0
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
-        """As `Target.replay` says. A probe that the client spoilt is measured once more."""
+        """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
         endpoint = Endpoint(self.described.url, self.described.model, self.described.vocab)
-        supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s)
+        cores = len(usable_cores())
+        workers = workers_needed(requests, load, cores)
+        supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s, workers)
         try:
             return replay(endpoint, _salted(requests, self._salt), load, window, supervision)
-        except MeasurementVoid:
+        except MeasurementVoid as void:
             self.reset_cache()
-            return replay(endpoint, _salted(requests, self._salt), load, window, supervision)
+            supervision = replace(supervision, workers=more_workers(workers, cores))
+            log = replay(endpoint, _salted(requests, self._salt), load, window, supervision)
+            return replace(log, client=log.client and replace(log.client, voided=str(void)))
 
     def reset_cache(self) -> None:
         """From here on, other prompts."""

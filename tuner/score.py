@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tuner.config.slo import Limits
 from tuner.fluidity import FLUID_INDEX, Fluidity, fluid_rate_tok_s, fluidity_index, streams_of
-from tuner.requestlog import RequestLog, Status
+from tuner.requestlog import ClientHealth, RequestLog, Status
 from tuner.requests import FloatArray, IntArray
 from tuner.target import ClosedLoop, Load, OpenLoop
 
@@ -28,14 +28,32 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
+class Health:
+    """Whether a probe can be believed; its counted requests that ended, those of them that failed included.
+
+    `wanted_tokens` were asked for, `received_tokens` the server says it gave, in `chunks` token-bearing chunks.
+    `reusable_frac` of all prompt tokens would have been in an endless prefix cache, `cached_frac` were in the
+    server's, as it says; None where it does not.
+    """
+
+    client: ClientHealth
+    wanted_tokens: int
+    received_tokens: int
+    chunks: int
+    reusable_frac: float | None
+    cached_frac: float | None
+
+
+@dataclass(frozen=True)
 class Score:
     """One probe of one server. Rates are the server's (not per GPU), per second of the window.
 
     `attainment` is good/counted, where every request due in the window counts and a failed one is bad.
     `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
     failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
-    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `fluidity` is
-    reported, never judged; None where the probe was stopped early, or its chunks' times are not known any more.
+    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
+    virtual time. `fluidity` is reported, never judged; None where the probe was stopped early, or the times of its
+    chunks are not known any more.
     """
 
     load: Load
@@ -54,6 +72,7 @@ class Score:
     missed: Mapping[str, int]
     batch_attainment: tuple[float, ...]
     stopped: str | None = None
+    health: Health | None = None
     fluidity: Fluidity | None = None
 
     @property
@@ -104,6 +123,7 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         e2e_s=_percentiles(times.e2e_s[ok]),
         normalized_s=_percentiles(times.normalized_s[ok]),
         stopped=log.stopped,
+        health=_health(log),
     )
 
 
@@ -252,6 +272,25 @@ def _ttft_limit_s(rows: RequestLog | Answers, limits: Limits) -> FloatArray:
 def _start_s(log: RequestLog, load: Load) -> FloatArray:
     """When each request's clock starts, (n,)."""
     return log.sent_s if isinstance(load, ClosedLoop) else log.due_s
+
+
+def _health(log: RequestLog) -> Health | None:
+    if log.client is None:
+        return None
+    rows = log.counted & (log.status != Status.UNFOLLOWED)
+    prompt_tokens = int(log.prompt_tokens[rows].sum())
+    return Health(
+        client=log.client,
+        wanted_tokens=int(log.wanted_tokens[rows].sum()),
+        received_tokens=int(log.output_tokens[rows].sum()),
+        chunks=int(np.diff(log.chunk_start)[rows].sum()),
+        reusable_frac=_share(log.reusable_tokens, rows, prompt_tokens),
+        cached_frac=_share(log.cached_tokens, rows, prompt_tokens),
+    )
+
+
+def _share(tokens: IntArray | None, rows: BoolArray, total: int) -> float | None:
+    return None if tokens is None or not total else int(tokens[rows].sum()) / total
 
 
 def _tokens_in_window(log: RequestLog) -> float:
