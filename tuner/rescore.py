@@ -19,7 +19,7 @@ from tuner.config.plan import Plan
 from tuner.config.slo import Slo
 from tuner.confirm import finalists, values_of
 from tuner.errors import ConfigError
-from tuner.finalists import FinalistRun
+from tuner.finalists import ENOUGH_SEEDS, FinalistRun
 from tuner.goodput import (
     BRACKET_RATIO,
     LEAST_ATTAINMENT,
@@ -200,13 +200,12 @@ def _run(study: Path, run: FinalistRun, slo: Slo) -> FinalistRun:
 
 
 def _long_enough(runs: Sequence[FinalistRun], outcomes: Mapping[int, Outcome], slo: Slo) -> list[FinalistRun]:
-    """The windows that hold as many requests as the attainment needs; those of a default that failed may be short."""
-    wanted = ENOUGH * slo.deciding_requests
-    return [
-        run
-        for run in runs
-        if isinstance(run.score.load, ClosedLoop) or run.score.counted >= wanted or not outcomes[run.trial].competes
-    ]
+    """The windows that hold as many requests as the attainment needs: each, or a failed default's seeds together."""
+
+    def needed(run: FinalistRun) -> float:
+        return ENOUGH * slo.deciding_requests / (1 if outcomes[run.trial].competes else ENOUGH_SEEDS)
+
+    return [run for run in runs if isinstance(run.score.load, ClosedLoop) or run.score.counted >= needed(run)]
 
 
 def _open_ended(plan: Plan, trials: Sequence[_Trial], summary: Summary) -> tuple[int, ...]:
