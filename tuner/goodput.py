@@ -100,6 +100,11 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
     return _answer("found", scores, question)
 
 
+def worth(scores: list[Score], question: Question) -> Answer:
+    """What these probes say of a server, whoever chose their loads."""
+    return _answer("found", scores, question)
+
+
 def next_level(scores: list[Score], question: Question) -> tuple[float, int] | None:
     """The next (level, counted requests) to measure, or None when enough is known."""
     curve = fit(scores)

@@ -10,7 +10,7 @@ from tuner.config.slo import Slo
 from tuner.config.workload import Workload
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
-from tuner.score import Score, bad_requests, score
+from tuner.score import Score, bad_requests, fluidity, score
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
 
@@ -30,12 +30,13 @@ Watcher = Callable[[Load, float, RequestLog], None]
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished probe with its raw timings."""
+    """A finished probe with its raw timings. `planned_s`: how long its window was to be."""
 
     stage: ProbeStage
     replicate: int
     score: Score
     log: RequestLog
+    planned_s: float
 
 
 @dataclass
@@ -85,7 +86,9 @@ class Prober:
         if window.end_s > log.ended_s:
             log = _closed_at_its_end(log)
         found = score(log, load, self.slo.limits)
-        self.recorded.append(Recorded(stage, self.replicate, found, log))
+        if log.stopped is None:
+            found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
+        self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s))
         return found
 
     def _enough(self, load: Load, window: Window) -> int:
@@ -103,10 +106,16 @@ class Prober:
         if self.stage == "confirm" or self.slo.attainment <= 0 or not isinstance(load, OpenLoop):
             return None
         expected = load.rate_rps * window.measure_s
-        tolerated = max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - self.slo.attainment) * expected)
         resolved = log.counted & (log.status != Status.UNFOLLOWED)
         bad = int((bad_requests(log, load, self.slo.limits) & resolved).sum())
-        return f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated else None
+        return (
+            f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated(self.slo, expected) else None
+        )
+
+
+def tolerated(slo: Slo, expected: float) -> float:
+    """How many bad requests a search lets a probe have that expects so many, before it is stopped as hopeless."""
+    return max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - slo.attainment) * expected)
 
 
 def _least_window_s(slo: Slo) -> float:
