@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 import numpy as np
@@ -151,12 +152,12 @@ def _write_inputs(job: Job) -> None:
     """The SLO, the workload, and a tokenizer of characters."""
     job.slo.write_text(SLO.replace("SECONDS", str(job.seconds)))
     job.workload.write_text(WORKLOAD)
-    model = {
+    model: dict[str, Any] = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
         "vocab": {character: number for number, character in enumerate(string.printable)}, "merges": [],
     }  # fmt: skip
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
         "pre_tokenizer": None, "post_processor": None, "decoder": {"type": "Fuse"}, "model": model,
     }  # fmt: skip
@@ -185,14 +186,15 @@ def _compare(job: Job, url: str, rate_rps: float) -> Seen:
     )
 
 
-def _tune_bench(job: Job, url: str, rate_rps: float) -> dict:
+def _tune_bench(job: Job, url: str, rate_rps: float) -> dict[str, Any]:
     """The point that `tune bench` prints."""
     asked = round(rate_rps * job.seconds / 1.1)
     command = [
         sys.executable, "-m", "tuner", "bench", "--url", url, "--slo", str(job.slo), "--workload", str(job.workload),
         "--rate", str(rate_rps), "--requests", str(asked), "--seed", str(SEED), "--json",
     ]  # fmt: skip
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    point: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return point
 
 
 def _guidellm(job: Job, url: str, rate_rps: float) -> tuple[np.ndarray, np.ndarray]:

@@ -228,3 +228,14 @@ def test_an_unseen_percentile_is_a_dash(tmp_path):
     blind = a_point(ttft_s=None, itl_s=None, tpot_s=None)
     summary, outcomes, plan = deploy()
     assert "TTFT p99 — of 200 ms" in page((replace(summary, best=blind), outcomes, plan), tmp_path)
+
+
+def test_a_simulation_says_where_its_step_times_are_from_and_what_starting_takes(tmp_path):
+    summary, outcomes, plan = deploy()
+    virtual = replace(plan, box=replace(plan.box, simulation="virtual"))
+    assert re.search(
+        r"step times from [^;]*; \+\d\.\d ms per step, start \d+ s", page((summary, outcomes, virtual), tmp_path)
+    )
+    assert "ms per step" not in page(
+        (summary, outcomes, replace(plan, box=replace(plan.box, simulation=None))), tmp_path
+    )

@@ -227,7 +227,7 @@ def test_offline_and_closed_loop_workloads_are_valued_too(arrivals: str, tmp_pat
     workload.write_text(
         f"title: w\nsource: a test\nprompt: {{fixed: 128}}\noutput: {{fixed: 16}}\narrivals: {{kind: {arrivals}}}\n"
     )
-    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=0.0))
+    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=0.0, slo_scale=10))
     assert summary.best is not None and "users" in summary.best.load
 
 

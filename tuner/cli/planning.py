@@ -11,8 +11,6 @@ from pathlib import Path
 from launchers.engines import ENGINES
 from launchers.ports import reserved_port
 from launchers.sim.calibration import calibration_for
-from launchers.sim.settings import settings_of
-from launchers.sim.steptime import step_time
 from tuner import gpus, record
 from tuner.cli.executables import named_executables
 from tuner.cli.fitting import installed_engines, simulated_engines
@@ -23,9 +21,10 @@ from tuner.config.engine import EngineSpec
 from tuner.config.model import Model
 from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
-from tuner.errors import ConfigError, ServerFailed, UserError
+from tuner.errors import ConfigError, UserError
 from tuner.search import check_sampler
-from tuner.space import Space, spaces_of
+from tuner.space import spaces_of
+from tuner.wording.simulation import simulated_engine
 from tuner.workload.named import load_workload
 
 DEFAULT_TRIALS = 64
@@ -117,21 +116,14 @@ def plan_from(options: Options) -> Planned:
     spaces = spaces_of(plan)
     if box.simulation is not None:
         without_table = make_tables(plan, spaces.values())
-        notes += tuple(_step_source(plan, space) + without_table[name] for name, space in spaces.items())
+        notes += tuple(
+            simulated_engine(plan, space.engine.title, space.default, without_table[name])
+            for name, space in spaces.items()
+        )
     if plan.extra_flags and box.simulation == "virtual":
         flags = " ".join(plan.extra_flags)
         notes += (f"{flags}: only a context length has an effect in virtual time; no engine checks the rest",)
     return Planned(plan, notes)
-
-
-def _step_source(plan: Plan, space: Space) -> str:
-    """Where the simulated step times of an engine come from; what keeps its default from starting, if that is so."""
-    try:
-        settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
-    except ServerFailed as failed:
-        return f"{space.engine.title}'s default will not start on this box: {failed}"
-    steps = step_time(settings, plan.model, plan.box.gpu, plan.calibrations[space.engine.name])
-    return f"{space.engine.title}: step times from {steps.source}"
 
 
 def _calibrations(plan: Plan, *, resume: bool) -> dict[str, Calibration]:

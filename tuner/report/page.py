@@ -14,6 +14,7 @@ from tuner.outcome import Outcome
 from tuner.report.figures import figures
 from tuner.report.study import Study
 from tuner.report.table import table_of
+from tuner.space import spaces_of
 from tuner.summary import Point, Summary
 from tuner.wording.commands import command_lines, study_command
 from tuner.wording.comparison import at_percentile, comparison, deployed, percentile_name
@@ -41,7 +42,7 @@ from tuner.wording.numbers import (
     share,
     wanted_share,
 )
-from tuner.wording.simulation import predicted_against_measured
+from tuner.wording.simulation import predicted_against_measured, simulated_engine
 
 COMMAND_WIDTH = 88
 
@@ -180,13 +181,9 @@ def _reproduce(summary: Summary, plan: Plan) -> dict[str, str]:
 
 
 def _simulation(summary: Summary, plan: Plan) -> dict[str, str]:
-    """Predicted against measured; of a study in virtual time, what its step times were calibrated on."""
+    """Of a simulation, where its step times come from; then predicted against measured."""
     said = predicted_against_measured(summary, plan)
-    if plan.box.simulation == "virtual":
-        said = tuple(f"{engine.title}: {_calibrated(plan, engine.name)}" for engine in plan.engines)
+    if plan.box.simulation is not None:
+        spaces = spaces_of(plan).values()
+        said = (*(f"{simulated_engine(plan, space.engine.title, space.default)}." for space in spaces), *said)
     return {"Simulation": " ".join(said)} if said else {}
-
-
-def _calibrated(plan: Plan, engine: str) -> str:
-    known = plan.calibrations.get(engine)
-    return known.title if known else "calibrated as shipped"
