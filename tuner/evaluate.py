@@ -98,7 +98,7 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
             prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
             if plan.workload.arrivals.kind == "closed":
                 prober.idle()
-            found = _measure(prober, cell, plan)
+            found = measure(prober, cell.level, cell.counted, plan)
             since_s, until_s = until_s, target.clock_s()
             raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
             write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
@@ -106,16 +106,16 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
             startup_s = 0.0
 
 
-def _measure(prober: Prober, cell: Cell, plan: Plan) -> Score:
+def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:
     """One window: the SLO's, or as long as the requests it must count take."""
     match plan.workload.arrivals.kind:
         case "at_once":
-            return prober.all_at_once(round(cell.level))
+            return prober.all_at_once(round(level))
         case "closed":
-            return prober.measure_for(ClosedLoop(round(cell.level)), plan.slo.window_s)
+            return prober.measure_for(ClosedLoop(round(level)), plan.slo.window_s)
         case _:
-            measure_s = max(plan.slo.window_s, cell.counted / cell.level)
-            return prober.measure_for(OpenLoop(cell.level), measure_s)
+            measure_s = max(plan.slo.window_s, counted / level)
+            return prober.measure_for(OpenLoop(level), measure_s)
 
 
 def _trial_elsewhere(order: TrialOrder) -> tuple[Outcome, list[Event]]:
