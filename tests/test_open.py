@@ -105,6 +105,29 @@ def test_a_target_replays_requests_and_its_clock_goes_on(vllm, tmp_path):
     assert (log.status[log.counted] == Status.OK).all()
 
 
+def test_a_probe_knows_what_the_engine_says_of_itself(vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_ENGINE_METRICS", "1")
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        for _ in range(2):
+            log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+            first, last = log.scrapes[0], log.scrapes[-1]
+            assert first.at_s < 0 and last.at_s > 0.3
+            assert log.engine is not None
+            assert log.engine.scrapes == len(log.scrapes)
+            # The second look is the last one before the window begins.
+            assert log.engine.running is None or log.engine.running == 2
+            assert log.engine.preemptions and log.engine.preemptions > 0
+            assert last.values["preemptions"] - first.values["preemptions"] == len(log.scrapes) - 1
+
+
+def test_a_server_without_metrics_is_asked_for_them_once(vllm, tmp_path):
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        for _ in range(2):
+            log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+            assert log.engine is None and log.scrapes == ()
+        assert httpx.get(f"{target.endpoint.base_url}/looks", timeout=30).text == "1"
+
+
 def test_a_cache_is_reset_when_the_engine_says_so_and_not_when_it_refuses(vllm, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_ENGINE_REFUSALS", "2")
     with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:

@@ -5,19 +5,24 @@ out in one pass over the answers.
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from launchers.sim.mishaps import Mishap, crash
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler
 from launchers.sim.settings import SimSettings
-from launchers.sim.state import Scheduler, tokens_said
+from launchers.sim.state import Scheduler, Step, tokens_said
 from launchers.sim.steptime import StepTime
 
 # A server this late gives up catching up: its steps would follow each other faster than any GPU's.
 LATE_S = 0.25
 KEPT_STEPS = 100_000
+
+# Bounds of the histogram of queue times, seconds: of vLLM's those that tell a short queue from a long one.
+QUEUE_BOUNDS_S = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, inf)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,16 +42,32 @@ class Answer:
     piece: Callable[[int], bytes] = bytes
 
 
+@dataclass(slots=True)
+class Tally:
+    """What is counted for the metrics since the start. `queued[k]` waited at most `QUEUE_BOUNDS_S[k]`, and longer
+    than the bound before it; `queued_s` together."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+    guessed_tokens: int = 0
+    accepted_tokens: int = 0
+    queried_tokens: int = 0
+    hit_tokens: int = 0
+    queued_s: float = 0.0
+    queued: list[int] = field(default_factory=lambda: [0] * len(QUEUE_BOUNDS_S))
+
+
 class RealTime:
     """One server's scheduler and its clock. `run` must be running for answers to come."""
 
     def __init__(self, settings: SimSettings, steps: StepTime, mishap: Mishap) -> None:
         self.settings = settings
         self.scheduler = new_scheduler(settings, shares_prefixes=True)
-        self.steps = 0
-        self.generated_tokens = 0
-        self.prompt_tokens = 0
+        self.tally = Tally()
         self.slipped_s = 0.0
+        self._came_s: dict[int, float] = {}
         self._step_s = steps.step_s
         self._plan = PLANS[settings.policy]
         self._mishap = mishap
@@ -69,7 +90,8 @@ class RealTime:
         number = add(self.scheduler, prompt_tokens, wanted, seed=len(self.scheduler.prompt), names=names)
         answer = Answer(number, wanted)
         self._answers[number] = answer
-        self.prompt_tokens += prompt_tokens
+        self._came_s[number] = asyncio.get_running_loop().time()
+        self.tally.prompt_tokens += prompt_tokens
         self._work.set()
         return answer
 
@@ -89,8 +111,16 @@ class RealTime:
         """Forget cached prefixes; refused while requests are running, as the engines do."""
         if self._answers:
             return False
+        self._keep_cache_counts()
         self.scheduler = _successor(new_scheduler(self.settings, shares_prefixes=True), self.scheduler.preemptions)
         return True
+
+    def prefix_cache(self) -> tuple[int, int]:
+        """Prompt tokens looked up in the prefix cache since the start, and found."""
+        cache, tally = self.scheduler.cache, self.tally
+        if not cache:
+            return 0, 0
+        return tally.queried_tokens + cache.queried_tokens, tally.hit_tokens + cache.hit_tokens
 
     async def run(self) -> None:
         """Step for ever."""
@@ -105,7 +135,8 @@ class RealTime:
                 await self._work.wait()
                 now_s = loop.time()
                 continue
-            await self._mishap_before(self.steps)
+            self._count(step, loop.time())
+            await self._mishap_before(self.tally.steps)
             now_s += self._step_s(*step)
             late_s = loop.time() - now_s
             if late_s > LATE_S:
@@ -113,8 +144,25 @@ class RealTime:
                 now_s += late_s
             await asyncio.sleep(max(0.0, now_s - loop.time()))
             finish(self.scheduler, now_s)
-            self.steps += 1
+            self.tally.steps += 1
             self._hand_out()
+
+    def _count(self, step: Step, now_s: float) -> None:
+        """Add a planned step to the tally, and the wait of those who have just been admitted."""
+        s, tally = self.scheduler, self.tally
+        tally.computed_tokens += step[0]
+        if s.settings.drafts and step[3]:
+            tally.guessed_tokens += s.settings.drafts * step[3]
+            tally.accepted_tokens += s.gains[len(s.step_s)] - step[3]
+        for number in s.prefilling:
+            if number in self._came_s:
+                waited_s = max(0.0, now_s - self._came_s.pop(number))
+                tally.queued_s += waited_s
+                tally.queued[bisect_left(QUEUE_BOUNDS_S, waited_s)] += 1
+
+    def _keep_cache_counts(self) -> None:
+        """A cache that is emptied begins to count anew; counters must not fall."""
+        self.tally.queried_tokens, self.tally.hit_tokens = self.prefix_cache()
 
     def _hand_out(self) -> None:
         """Give every answer the tokens of the step that has just ended."""
@@ -125,7 +173,7 @@ class RealTime:
             if not fresh:
                 continue
             answer.said += fresh
-            self.generated_tokens += fresh
+            self.tally.generated_tokens += fresh
             is_last = answer.said == answer.wanted
             if is_last or (truncates and 2 * answer.said >= answer.wanted):
                 answer.pending += fresh
@@ -150,6 +198,7 @@ class RealTime:
 
     def _drop_the_dropped(self) -> None:
         for number in self._dropped:
+            self._came_s.pop(number, None)
             if self._answers.pop(number, None):
                 abort(self.scheduler, number)
         self._dropped.clear()
