@@ -116,6 +116,8 @@ def test_a_chat_begins_with_its_role(server):
     messages = [{"role": "user", "content": "x" * 400}]
     role, *tokens, usage, _ = server.events("/v1/chat/completions", messages=messages)
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert {event["object"] for event in (role, *tokens, usage)} == {"chat.completion.chunk"}
+    assert role["id"].startswith("chatcmpl-")
     assert "".join(event["choices"][0]["delta"]["content"] for event in tokens) == " a" * 8
     assert usage["usage"]["prompt_tokens"] == 100
 
@@ -124,6 +126,19 @@ def test_an_answer_can_come_in_one_piece(server):
     answer = server.client.post("/v1/completions", json=a_body(stream=False, max_tokens=3)).json()
     assert answer["choices"] == [{"index": 0, "text": " a a a", "logprobs": None, "finish_reason": "length"}]
     assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_a_chat_in_one_piece_is_a_message(server):
+    asked = {"messages": [{"role": "user", "content": "x"}], "stream": False, "max_tokens": 2}
+    answer = server.client.post("/v1/chat/completions", json=a_body(**asked)).json()
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": " a a"}
+
+
+@pytest.mark.parametrize("prompt, tokens", [("x" * 41, 11), (["x" * 41], 11), ([1, 2, 3], 3), ([[1, 2, 3]], 3)])
+def test_a_prompt_is_text_or_token_ids_alone_or_as_a_list_of_one(server, prompt, tokens):
+    *_, usage, _ = server.events(prompt=prompt, max_tokens=1)
+    assert usage["usage"]["prompt_tokens"] == tokens
 
 
 def test_many_answers_at_once_each_get_their_own_tokens(server):
@@ -138,6 +153,8 @@ def test_many_answers_at_once_each_get_their_own_tokens(server):
     [
         ({"model": "other"}, 404, "does not exist"),
         ({"prompt": []}, 400, "prompt must be"),
+        ({"prompt": ["one", "two"]}, 400, "one prompt at a time"),
+        ({"n": 2}, 400, "one answer at a time"),
         ({"max_tokens": 0}, 400, "max_tokens must be at least 1"),
         ({"max_tokens": 4000}, 400, "maximum context length is 4096 tokens"),
     ],
@@ -155,6 +172,15 @@ def test_it_names_its_model_and_counts_its_work(server):
     assert after["vllm:generation_tokens_total"] - before["vllm:generation_tokens_total"] == 4
     assert after["vllm:prompt_tokens_total"] - before["vllm:prompt_tokens_total"] == 64
     assert after["vllm:num_requests_running"] == after["vllm:kv_cache_usage_perc"] == 0
+
+
+def test_it_says_of_every_step_how_late_it_was(tmp_path):
+    with serving(tmp_path) as server:
+        server.events(max_tokens=8)
+        assert server.metrics()["goodtune:step_lateness_seconds_count"] == 8
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(WITHIN_S) == 0
+    assert "INFO 8 steps, behind schedule by" in server.log.read_text(encoding="utf-8")
 
 
 def test_a_repeated_prompt_hits_the_prefix_cache_until_that_is_reset(server):

@@ -23,7 +23,8 @@ from tuner.config.slo import Limits
 from tuner.summary import Gain
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.wording.commands import command_lines, study_command
-from tuner.wording.conclusion import comparison, cost, percentile_name, sentence, what_breaks
+from tuner.wording.comparison import comparison, percentile_name
+from tuner.wording.conclusion import cost, sentence, what_breaks
 from tuner.wording.naming import ending, naming_of, short, slo_text, title
 from tuner.wording.numbers import (
     duration,

@@ -1,18 +1,27 @@
-"""What the simulated engine says of itself at `/metrics`: Prometheus text under the real engine's names. Pure."""
+"""What the simulated engine says of itself at `/metrics`: Prometheus text under the real engine's names. Pure.
 
-from collections.abc import Iterator, Mapping
+
+Besides, `goodtune:step_lateness_seconds`: how far its steps were behind their own schedule.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 
-from launchers.sim.realtime import QUEUE_BOUNDS_S, RealTime
+from launchers.sim.lateness import BOUNDS_S
+from launchers.sim.realtime import RealTime
+from launchers.sim.tally import QUEUE_BOUNDS_S
 
 QUEUE_TIME = {"vllm": "vllm:request_queue_time_seconds", "sglang": "sglang:queue_time_seconds"}
+LATENESS = "goodtune:step_lateness_seconds"
 
 
 def exposition(engine: str, model: str, copies: list[RealTime]) -> str:
-    """Gauges, counters and the histogram of queue times, of all copies together."""
+    """Gauges, counters and histograms of all copies together."""
     label = f'model_name="{model}"'
     values = (_vllm if engine == "vllm" else _sglang)(copies)
-    return "\n".join([*_samples(values, label), *_queue_times(QUEUE_TIME[engine], label, copies)]) + "\n"
+    lines = [*_samples(values, label), *_waits(QUEUE_TIME[engine], label, copies), *_lateness(label, copies)]
+    return "\n".join(lines) + "\n"
 
 
 def _samples(values: Mapping[str, float], label: str) -> Iterator[str]:
@@ -23,13 +32,28 @@ def _samples(values: Mapping[str, float], label: str) -> Iterator[str]:
         yield f"{bare}{{{','.join(filter(None, (label, own)))}}} {value:.12g}"
 
 
-def _queue_times(name: str, label: str, copies: list[RealTime]) -> Iterator[str]:
+def _waits(name: str, label: str, copies: list[RealTime]) -> Iterator[str]:
+    """How long requests waited for their place in the batch."""
     counts = list(accumulate(sum(each) for each in zip(*(copy.tally.queued for copy in copies), strict=True)))
+    sum_s = sum(copy.tally.queued_s for copy in copies)
+    return _histogram(name, label, list(zip(QUEUE_BOUNDS_S, counts, strict=True)), sum_s)
+
+
+def _lateness(label: str, copies: list[RealTime]) -> Iterator[str]:
+    """How late the steps were."""
+    counts = [(bound_s, sum(copy.lateness.within(bound_s) for copy in copies)) for bound_s in BOUNDS_S]
+    steps = sum(copy.lateness.steps for copy in copies)
+    sum_s = sum(copy.lateness.sum_s for copy in copies)
+    return _histogram(LATENESS, label, [*counts, (inf, steps)], sum_s)
+
+
+def _histogram(name: str, label: str, counts: Sequence[tuple[float, int]], sum_s: float) -> Iterator[str]:
+    """`counts` holds each bound and how many were at most that, the last one all."""
     yield f"# TYPE {name} histogram"
-    for bound_s, count in zip(QUEUE_BOUNDS_S, counts, strict=True):
-        yield f'{name}_bucket{{{label},le="{f"{bound_s}".replace("inf", "+Inf")}"}} {count}'
-    yield f"{name}_count{{{label}}} {counts[-1]}"
-    yield f"{name}_sum{{{label}}} {sum(copy.tally.queued_s for copy in copies):.12g}"
+    for bound_s, count in counts:
+        yield f'{name}_bucket{{{label},le="{"+Inf" if bound_s == inf else f"{bound_s:g}"}"}} {count}'
+    yield f"{name}_sum{{{label}}} {sum_s:.12g}"
+    yield f"{name}_count{{{label}}} {counts[-1][1]}"
 
 
 def _vllm(copies: list[RealTime]) -> dict[str, float]:

@@ -5,24 +5,22 @@ out in one pass over the answers.
 """
 
 import asyncio
-from bisect import bisect_left
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf
 
+from launchers.sim.lateness import Lateness
 from launchers.sim.mishaps import Mishap, crash
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler
 from launchers.sim.settings import SimSettings
 from launchers.sim.state import Scheduler, Step, tokens_said
 from launchers.sim.steptime import StepTime
+from launchers.sim.tally import Tally
 
 # A server this late gives up catching up: its steps would follow each other faster than any GPU's.
 LATE_S = 0.25
 KEPT_STEPS = 100_000
-
-# Bounds of the histogram of queue times, seconds: of vLLM's those that tell a short queue from a long one.
-QUEUE_BOUNDS_S = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, inf)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,35 +40,25 @@ class Answer:
     piece: Callable[[int], bytes] = bytes
 
 
-@dataclass(slots=True)
-class Tally:
-    """What is counted for the metrics since the start. `queued[k]` waited at most `QUEUE_BOUNDS_S[k]`, and longer
-    than the bound before it; `queued_s` together."""
-
-    steps: int = 0
-    prompt_tokens: int = 0
-    computed_tokens: int = 0
-    generated_tokens: int = 0
-    guessed_tokens: int = 0
-    accepted_tokens: int = 0
-    queried_tokens: int = 0
-    hit_tokens: int = 0
-    queued_s: float = 0.0
-    queued: list[int] = field(default_factory=lambda: [0] * len(QUEUE_BOUNDS_S))
-
-
 class RealTime:
-    """One server's scheduler and its clock. `run` must be running for answers to come."""
+    """One server's scheduler and its clock. `run` must be running for answers to come.
 
-    def __init__(self, settings: SimSettings, steps: StepTime, mishap: Mishap) -> None:
+    uvloop's `loop.time()` stands still while tokens are handed out and counts whole milliseconds, hence `clock_s`.
+    """
+
+    def __init__(
+        self, settings: SimSettings, steps: StepTime, mishap: Mishap, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.settings = settings
         self.scheduler = new_scheduler(settings, shares_prefixes=True)
         self.tally = Tally()
         self.slipped_s = 0.0
         self._came_s: dict[int, float] = {}
+        self.lateness = Lateness()
         self._step_s = steps.step_s
         self._plan = PLANS[settings.policy]
         self._mishap = mishap
+        self._clock_s = clock_s
         self._answers: dict[int, Answer] = {}
         self._dropped: list[int] = []
         self._work = asyncio.Event()
@@ -90,7 +78,7 @@ class RealTime:
         number = add(self.scheduler, prompt_tokens, wanted, seed=len(self.scheduler.prompt), names=names)
         answer = Answer(number, wanted)
         self._answers[number] = answer
-        self._came_s[number] = asyncio.get_running_loop().time()
+        self._came_s[number] = self._clock_s()
         self.tally.prompt_tokens += prompt_tokens
         self._work.set()
         return answer
@@ -124,8 +112,7 @@ class RealTime:
 
     async def run(self) -> None:
         """Step for ever."""
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
+        now_s = self._clock_s()
         while True:
             self._drop_the_dropped()
             step = self._plan(self.scheduler)
@@ -133,19 +120,20 @@ class RealTime:
                 self._trim()
                 self._work.clear()
                 await self._work.wait()
-                now_s = loop.time()
+                now_s = self._clock_s()
                 continue
-            self._count(step, loop.time())
+            self._count(step, self._clock_s())
             await self._mishap_before(self.tally.steps)
             now_s += self._step_s(*step)
-            late_s = loop.time() - now_s
-            if late_s > LATE_S:
-                self.slipped_s += late_s
-                now_s += late_s
-            await asyncio.sleep(max(0.0, now_s - loop.time()))
+            slip_s = self._clock_s() - now_s
+            if slip_s > LATE_S:
+                self.slipped_s += slip_s
+                now_s += slip_s
+            await asyncio.sleep(max(0.0, now_s - self._clock_s()))
             finish(self.scheduler, now_s)
             self.tally.steps += 1
             self._hand_out()
+            self.lateness.note(self._clock_s() - now_s)
 
     def _count(self, step: Step, now_s: float) -> None:
         """Add a planned step to the tally, and the wait of those who have just been admitted."""
@@ -156,9 +144,7 @@ class RealTime:
             tally.accepted_tokens += s.gains[len(s.step_s)] - step[3]
         for number in s.prefilling:
             if number in self._came_s:
-                waited_s = max(0.0, now_s - self._came_s.pop(number))
-                tally.queued_s += waited_s
-                tally.queued[bisect_left(QUEUE_BOUNDS_S, waited_s)] += 1
+                tally.admit(now_s - self._came_s.pop(number))
 
     def _keep_cache_counts(self) -> None:
         """A cache that is emptied begins to count anew; counters must not fall."""

@@ -114,10 +114,13 @@ def gained(s: Scheduler, i: int, steps: int) -> int:
 
 
 def held(s: Scheduler, i: int, steps: int) -> int:
-    """Blocks held after so many steps of the answer. Guesses need room before it is known whether they are right."""
+    """Blocks held after so many steps of the answer.
+
+    Guesses need room before it is known whether they are right, also those that would come after the answer's end.
+    """
     if not s.settings.drafts:
         return blocks_for(s, s.target[i] + steps)
     if not steps:
         return blocks_for(s, s.target[i])
     reach = s.target[i] + s.guessed[i].tokens[steps - 1] + 1 + s.settings.drafts
-    return blocks_for(s, min(reach, s.prompt[i] + s.wanted[i]))
+    return min(blocks_for(s, min(reach, s.settings.max_model_len - 1)), s.settings.blocks)

@@ -17,19 +17,16 @@ from tuner.report.study import Study
 from tuner.report.table import table_of
 from tuner.summary import Point, Summary
 from tuner.wording.commands import command_lines, study_command
+from tuner.wording.comparison import at_percentile, comparison, deployed, percentile_name
 from tuner.wording.conclusion import (
-    at_percentile,
     cautions,
     closest,
     closest_text,
-    comparison,
     cost,
     counts,
     default_holds_nothing,
-    deployed,
     headline,
     next_steps,
-    percentile_name,
     sentence,
     what_breaks,
 )

@@ -10,16 +10,14 @@ from tuner.outcome import Outcome
 from tuner.summary import Point, Summary, VerdictWord
 from tuner.terminal.scatter import Mark, staircase_plot
 from tuner.wording.commands import command_lines, study_command
+from tuner.wording.comparison import Row, comparison, deployed
 from tuner.wording.conclusion import (
-    Row,
     cautions,
     closest,
     closest_text,
-    comparison,
     cost,
     counts,
     default_holds_nothing,
-    deployed,
     headline,
     next_steps,
     sentence,
