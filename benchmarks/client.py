@@ -45,7 +45,10 @@ STEP_S = 0.0128
 
 @dataclass(frozen=True)
 class Scenario:
-    """A load, and what the load generator has to manage. `bars`: figure → largest value allowed."""
+    """A load, and what the load generator has to manage. `bars`: figure → largest value allowed.
+
+    `still_s`: the process that holds the study stands still for so long every time it is shown the probe.
+    """
 
     name: str
     schedule: Schedule
@@ -55,6 +58,7 @@ class Scenario:
     bars: dict[str, float]
     workers: int = 1
     peers: tuple[str, ...] = ()
+    still_s: float = 0.0
 
     @property
     def server_late_s(self) -> float:
@@ -78,6 +82,8 @@ SCENARIOS = [
              {"lag_p99_ms": 5.0}, 2),
     Scenario("bursts of 512, 40k chunks/s", Schedule("burst", 0.05, STEP_S), ClosedLoop(512), (200, 600), 20.0,
              {"lag_p99_ms": 5.0}, 2),
+    Scenario("20k chunks/s, supervisor still 3 s in 4", Schedule("steady", 0.05, STEP_S), ClosedLoop(256), (200, 600),
+             20.0, LAG_BARS, still_s=3.0),
     Scenario("waves of 256 equal requests", Schedule("burst", 0.1, 2 * STEP_S), ClosedLoop(256), (100, 101), 16.0,
              {"ttft_p50_error_ms": 5.0, "itl_p99_error_ms": 3.0}, 1, ("httpx", "vllm", "guidellm")),
     Scenario("open loop, 200 requests/s", Schedule("steady", 0.05, 0.01), OpenLoop(200.0), (16, 17), 60.0,
@@ -192,6 +198,7 @@ def goodtune(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[dic
 
     def watch(log: RequestLog) -> None:
         score(log, scenario.load, Limits(ttft_s=1.0, itl_s=0.1))
+        time.sleep(scenario.still_s)
 
     supervision = Supervision(watch, lambda: None, send_lag_limit_s=TIMEOUT_S, workers=scenario.workers)
     window = Window(WARMUP_S, seconds, TIMEOUT_S)
@@ -235,7 +242,7 @@ def stock_httpx(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[
             job |= {"users": users}
     started = os.times()
     wall_s = time.perf_counter()
-    found = peers.offered_by_httpx(job, ",".join(map(str, bench.cores[1:])), bench.folder)
+    found, waited_s = peers.offered_by_httpx(job, ",".join(map(str, bench.cores[1:])), bench.folder)
     ended = os.times()
     cpu_s = ended.children_user + ended.children_system - started.children_user - started.children_system
     first_s = found[0][1] if found else 0.0
@@ -245,12 +252,9 @@ def stock_httpx(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[
         for (body, sent_s, token_s), due in zip(found, due_s, strict=False)
         if sent_s - first_s >= WARMUP_S
     ]
+    cpu_cores = cpu_s / (time.perf_counter() - wall_s)
     journal = server.journal()
-    return (
-        compared(seen, journal, scenario.load) | {"cpu_cores": cpu_s / (time.perf_counter() - wall_s)},
-        0.0,
-        journal,
-    )
+    return compared(seen, journal, scenario.load) | {"cpu_cores": cpu_cores}, waited_s, journal
 
 
 def vllm(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[dict[str, float], float, Journal]:
@@ -264,16 +268,16 @@ def guidellm(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[dic
 
 
 def reported(
-    offer: Callable[..., dict], program: str, place: tuple[Bench, Scenario, KnownServer]
+    offer: Callable[..., peers.Reported], program: str, place: tuple[Bench, Scenario, KnownServer]
 ) -> tuple[dict[str, float], float, Journal]:
     """TTFT and ITL as a tool reports them, against what the server did."""
     bench, scenario, server = place
     assert isinstance(scenario.load, ClosedLoop)
     users = scenario.load.users
     shape = ((6 if bench.scale == 1.0 else 2) * users, scenario.tokens[0], users)
-    found = offer(program, bench.options.tokenizer, server.url, shape, bench.folder)
+    found, waited_s = offer(program, bench.options.tokenizer, server.url, shape, bench.folder)
     journal = server.journal()
-    return errors(found, journal), 0.0, journal
+    return errors(found, journal), waited_s, journal
 
 
 def some_requests(scenario: Scenario, seconds: float) -> Requests:

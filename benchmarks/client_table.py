@@ -43,7 +43,7 @@ def table(rows: list[Row], how: str, bars: list[str], void: list[str]) -> str:
 
 Times in ms. Lag: from the server's write of a chunk to the client's stamp. Cores: of the busiest worker process.
 Supervisor: of the process that holds the study, which parses and scores meanwhile. Waited for a core: all worker
-processes and the server together (for other clients the server alone).
+processes and the server together; for other clients all their threads from start to end, and the server.
 
 {lines}
 

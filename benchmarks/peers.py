@@ -1,4 +1,7 @@
-"""Other clients against the same server: a loop on stock httpx, and the benchmarks that vLLM and guidellm bring."""
+"""Other clients against the same server: a loop on stock httpx, and the benchmarks that vLLM and guidellm bring.
+
+Each gives what it saw or reports, and how long its threads waited for a core, together and from start to end.
+"""
 
 import asyncio
 import json
@@ -12,20 +15,28 @@ from time import perf_counter
 
 import httpx
 import numpy as np
+import psutil
 
 PATIENCE_S = 300.0
+LOOK_PERIOD_S = 0.5
+
+Sent = tuple[bytes, float, list[float]]
+"""A request's body, when it was sent, and when each of its tokens came."""
 
 
-def offered_by_httpx(job: dict, cores: str, folder: Path) -> list[tuple[bytes, float, list[float]]]:
-    """What a process with nothing but httpx saw: body, when it was sent, and when each token came, per request."""
+def offered_by_httpx(job: dict, cores: str, folder: Path) -> tuple[list[Sent], float]:
+    """What a process with nothing but httpx saw."""
     path = folder / "httpx.pickle"
     path.write_bytes(pickle.dumps(job))
     command = ["taskset", "-c", cores, sys.executable, __file__, str(path)]
-    subprocess.run(command, check=True, timeout=PATIENCE_S)
-    return pickle.loads(path.with_suffix(".seen").read_bytes())
+    waited_s = _run(command)
+    return pickle.loads(path.with_suffix(".seen").read_bytes()), waited_s
 
 
-def offered_by_vllm(program: str, tokenizer: str, url: str, shape: tuple[int, int, int], folder: Path) -> dict:
+Reported = tuple[dict[str, float], float]
+
+
+def offered_by_vllm(program: str, tokenizer: str, url: str, shape: tuple[int, int, int], folder: Path) -> Reported:
     """What `vllm bench serve` reports of so many requests of so many tokens by so many users."""
     requests, tokens, users = shape
     command = [
@@ -36,13 +47,16 @@ def offered_by_vllm(program: str, tokenizer: str, url: str, shape: tuple[int, in
         "--result-filename", "vllm.json", "--percentile-metrics", "ttft,itl", "--metric-percentiles", "50,99",
         "--disable-tqdm", "--ready-check-timeout-sec", "0",
     ]  # fmt: skip
-    _quietly(command)
+    waited_s = _run(command)
     seen = json.loads((folder / "vllm.json").read_text())
     gaps_s = np.concatenate([gaps for gaps in seen["itls"] if gaps])
-    return {"ttft_p50_s": float(np.quantile(seen["ttfts"], 0.5)), "itl_p99_s": float(np.quantile(gaps_s, 0.99))}
+    figures = {"ttft_p50_s": float(np.quantile(seen["ttfts"], 0.5)), "itl_p99_s": float(np.quantile(gaps_s, 0.99))}
+    return figures, waited_s
 
 
-def offered_by_guidellm(program: str, tokenizer: str, url: str, shape: tuple[int, int, int], folder: Path) -> dict:
+def offered_by_guidellm(
+    program: str, tokenizer: str, url: str, shape: tuple[int, int, int], folder: Path
+) -> Reported:
     """What `guidellm run` reports of so many requests of so many tokens by so many users."""
     requests, tokens, users = shape
     path = folder / "guidellm.json"
@@ -53,24 +67,45 @@ def offered_by_guidellm(program: str, tokenizer: str, url: str, shape: tuple[int
         "--data", f"kind=synthetic_text,prompt_tokens=64,output_tokens={tokens}",
         "--output", f"kind=json,path={path}", "--disable-console",
     ]  # fmt: skip
-    _quietly(command)
+    waited_s = _run(command)
     metrics = json.loads(path.read_text())["benchmarks"][0]["metrics"]
     names = ("time_to_first_token_ms", "inter_token_latency_ms")
     ttft, itl = (metrics[name]["successful"]["percentiles"] for name in names)
-    return {"ttft_p50_s": ttft["p50"] / 1e3, "itl_p99_s": itl["p99"] / 1e3}
+    return {"ttft_p50_s": ttft["p50"] / 1e3, "itl_p99_s": itl["p99"] / 1e3}, waited_s
 
 
-def _quietly(command: list[str]) -> None:
-    """Run to its end, with local files only."""
+def _run(command: list[str]) -> float:
+    """Run to its end, with local files only; how long its threads waited for a core, as last seen."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command, check=True, timeout=PATIENCE_S, env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet)
+    waited_s: dict[str, float] = {}
+    deadline_s = perf_counter() + PATIENCE_S
+    with subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet) as process:
+        while process.poll() is None:
+            if perf_counter() > deadline_s:
+                process.kill()
+            waited_s |= _waits_s(process.pid)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_PERIOD_S)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return sum(waited_s.values())
+
+
+def _waits_s(pid: int) -> dict[str, float]:
+    """How long each thread of a process and its descendants has waited for a core so far."""
+    waits_s: dict[str, float] = {}
+    with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        for one in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
+            for schedstat in Path(f"/proc/{one}/task").glob("*/schedstat"):
+                waits_s[str(schedstat)] = int(schedstat.read_text().split()[1]) * 1e-9
+    return waits_s
 
 
 class _Loop:
     """Closed loop of `users`, or open loop where `arrivals_s` says when; ended after `seconds`."""
 
     def __init__(self, job: dict, client: httpx.AsyncClient) -> None:
-        self.seen: list[tuple[bytes, float, list[float]]] = []
+        self.seen: list[Sent] = []
         self._job = job
         self._client = client
         self._bodies = iter(job["bodies"])
@@ -105,7 +140,7 @@ class _Loop:
                     token_s.append(at_s)
 
 
-async def _offer(job: dict) -> list[tuple[bytes, float, list[float]]]:
+async def _offer(job: dict) -> list[Sent]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(limits=limits, timeout=None) as client:
         loop = _Loop(job, client)

@@ -230,6 +230,58 @@ def test_watch_sees_the_probe_so_far_and_may_stop_it(server):
     assert workers_left() == []
 
 
+class Arrivals:
+    """How many requests have come to the server since this was made."""
+
+    def __init__(self, url: str) -> None:
+        self.so_far = 0
+        self._url = url
+        journal(url)
+
+    def wait_for(self, more: int) -> None:
+        enough = self._now() + more
+        wait_until(lambda: self._now() >= enough)
+
+    def _now(self) -> int:
+        self.so_far += len(journal(self._url)["entries"])
+        return self.so_far
+
+
+def test_while_the_supervising_process_stands_still_the_load_goes_on_and_nothing_is_lost_or_stamped_late(server):
+    """What the workers have to say meanwhile is several times what the pipe between them holds."""
+    arrivals = Arrivals(server)
+    still_s: list[float] = []
+
+    def stand_still(_log: RequestLog) -> None:
+        if not still_s:
+            still_s.append(time.perf_counter())
+            arrivals.wait_for(400)
+            still_s.append(time.perf_counter())
+
+    requests = requests_for(*[PLAIN] * 4000, gap=1.0)
+    log = run(server, requests, OpenLoop(200.0), a_window(measure_s=1.5), watch=stand_still)
+    assert log.began_s is not None and len(log) >= arrivals.so_far
+    assert (log.status[log.counted] == Status.OK).all()
+    stamps_s = log.began_s + log.chunk_s
+    assert ((stamps_s > still_s[0]) & (stamps_s < still_s[1])).any()
+
+
+def test_a_supervisor_that_takes_long_over_every_look_catches_up_between_two(server):
+    arrivals = Arrivals(server)
+    came: list[int] = []
+
+    def look_long(log: RequestLog) -> str | None:
+        if came and len(log) >= came[0]:
+            return "caught up"
+        arrivals.wait_for(300)
+        came.append(arrivals.so_far)
+        return None
+
+    log = run(server, requests_for(*[PLAIN] * 4000, gap=1.0), OpenLoop(200.0), watch=look_long)
+    assert log.stopped == "caught up"
+    assert len(came) < 4
+
+
 def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
     with fake.running() as (url, process):
 

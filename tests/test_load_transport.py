@@ -226,6 +226,16 @@ def test_where_nobody_listens_the_error_says_where():
     play(scene)
 
 
+def test_what_is_not_plain_http_is_refused_rather_than_sent_in_the_clear():
+    async def scene() -> None:
+        async with a_server() as (url, seen), open_client(url.replace("http://", "https://")) as client:
+            with pytest.raises(httpx.UnsupportedProtocol, match="plain HTTP only"):
+                await ask(client)
+        assert seen.requests == []
+
+    play(scene)
+
+
 def test_it_is_an_ordinary_transport_to_httpx_itself():
     async def scene() -> None:
         async with a_server() as (url, _), httpx.AsyncClient(transport=StampingTransport()) as client:

@@ -22,7 +22,7 @@ TRANSPORT_ERRORS = (httpx.HTTPError, OSError)
 
 
 class StampingTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 to one server, as many connections as requests are in flight, without limits, timeouts or proxies.
+    """Plain HTTP/1.1 to one server, a connection for each request in flight, without limits, timeouts or proxies.
 
     Connections that were idle for `keepalive_s` are not used again.
     """
@@ -139,6 +139,8 @@ def reason(error: BaseException) -> str:
 
 
 async def _opened(url: httpx.URL) -> Connection:
+    if url.scheme != "http":
+        raise httpx.UnsupportedProtocol(f"{url}: the load generator speaks plain HTTP only")
     loop = asyncio.get_running_loop()
     try:
         _, connection = await loop.create_connection(Connection, url.host, url.port or 80)
