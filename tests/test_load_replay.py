@@ -21,8 +21,9 @@ from tuner.errors import FailureKind, MeasurementVoid, ServerFailed
 from tuner.load.offer import REFUSAL_PAUSE_S
 from tuner.load.replay import Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog, Status
-from tuner.requests import Requests, Segment
+from tuner.requests import Message, Requests, Segment
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
+from tuner.workload.chats import chat_segments
 
 OUTPUT_TOKENS = 5
 TIMEOUT_S = 1.0
@@ -116,6 +117,30 @@ def test_prompts_that_begin_alike_are_known_to_be_reusable(server):
     alike = (requests.segments[0],) * 2 + requests.segments[2:]
     log = run(server, replace(requests, segments=alike), ClosedLoop(1))
     assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, PLAIN, 0, 0]
+
+
+def test_real_text_goes_through_chat_completions_and_is_counted_by_the_server(server):
+    journal(server)
+    chats = (
+        (Message("user", "Why?"),),
+        (Message("system", "Be brief."), Message("user", "Wie heißt du?")),
+        (Message("system", "Be brief."), Message("user", "And now?")),
+    )
+    segments = chat_segments(chats)
+    estimated = tuple(sum(segment.tokens for segment in prompt) for prompt in segments)
+    log = run(server, replace(requests_for(*estimated), segments=segments, chats=chats), ClosedLoop(1))
+    bodies = [entry["body"] for entry in journal(server)["entries"]]
+    assert [body["messages"] for body in bodies] == [
+        [{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats
+    ]
+    assert all(body["max_tokens"] == OUTPUT_TOKENS and body["ignore_eos"] for body in bodies)
+    assert not any("return_token_ids" in body for body in bodies), "SGLang refuses it in a streamed chat"
+    assert (log.status == Status.OK).all()
+    assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 3
+    assert log.prompt_tokens.tolist() == [fake.CHAT_TOKENS, 2 * fake.CHAT_TOKENS, 2 * fake.CHAT_TOKENS]
+    # Of 6 estimated tokens the third prompt shares 3, which is half of what the server counts.
+    assert estimated == (1, 7, 5)
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, 0, 36]
 
 
 @pytest.fixture(scope="module")

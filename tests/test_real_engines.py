@@ -22,8 +22,9 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.errors import FailureKind, ServerFailed
 from tuner.requestlog import Status
-from tuner.requests import Requests, Segment
+from tuner.requests import Message, Requests, Segment
 from tuner.target import ClosedLoop, Window
+from tuner.workload.chats import chat_segments, prompt_lengths
 
 ROOT = Path(__file__).parent.parent
 OUTPUT_TOKENS = 16
@@ -117,6 +118,41 @@ def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
     assert view.generated_tokens is not None
     assert view.generated_tokens >= log.output_tokens[log.counted].sum()
     assert view.cache_hit_frac is not None and view.cache_hit_frac < 0.01
+
+
+def some_chats(n: int) -> Requests:
+    """Conversations that a model can copy from, of about 100 tokens; the first half of each is the same."""
+    rules = "You are a helpful assistant. Answer in short sentences, one after the other. " * 4
+    chats = tuple(
+        (Message("system", rules), Message("user", f"Count from {row} on: 1 2 3 4 1 2 3 4 1 2 3 4"))
+        for row in range(n)
+    )
+    requests = some_requests(n)
+    return replace(requests, prompt_tokens=prompt_lengths(chats), segments=chat_segments(chats), chats=chats)
+
+
+@real_engines
+def test_a_real_server_answers_chats_of_real_text(engine, target):
+    target.reset_cache()
+    requests = some_chats(200)
+    log = target.replay(requests, ClosedLoop(4), Window(0.5, 2.0, 30.0), lambda _log: None)
+    counted = log.counted
+    assert counted.sum() > 0
+    assert (log.status[counted] == Status.OK).all(), log.errors
+    assert (log.output_tokens[counted] == OUTPUT_TOKENS).all()
+    assert (np.diff(log.chunk_start)[counted] > 0).all()
+    # Counted by the server: not what was estimated, but of that size.
+    ratio = log.prompt_tokens[counted] / requests.prompt_tokens[log.request][counted]
+    assert (ratio > 0.3).all() and (ratio < 10).all() and (ratio != 1).any()
+    assert log.reusable_tokens is not None and (log.reusable_tokens[1:] > 0).all()
+
+
+def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
+    with open_real("vllm", tmp_path, speculation="ngram-3") as target:
+        log = target.replay(some_chats(100), ClosedLoop(2), Window(0.5, 3.0, 60.0), lambda _log: None)
+    assert (log.status[log.counted] == Status.OK).all(), log.errors
+    assert log.engine is not None and log.engine.accepted_frac is not None
+    assert 0 <= log.engine.accepted_frac <= 1
 
 
 @real_engines

@@ -57,7 +57,7 @@ def _file(folder: Path, text: str, name: str = "trace.csv") -> Path:
         pytest.param(BURSTGPT, [472, 417], [18, 505], [0, 105], id="BurstGPT, without the failed request"),
         pytest.param(BATCHES, [1000, 700, 600, 1024, 512], [5, 6, 7, 8, 9], [0, 1, 2, 3, 6],
                      id="Mooncake, its batches spread out"),
-        pytest.param(SHAREGPT, [100, 1], [3, 10], None, id="ShareGPT, first exchanges, four characters a token"),
+        pytest.param(SHAREGPT, [100, 1], [3, 10], None, id="ShareGPT, first exchanges, four bytes a token"),
     ],
 )  # fmt: skip
 def test_every_format_gives_tokens_and_times(

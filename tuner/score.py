@@ -14,8 +14,9 @@ from tuner.target import ClosedLoop, Load, OpenLoop
 
 BoolArray = npt.NDArray[np.bool_]
 BATCHES = 10
-# A chat template may put so many tokens before every text; they are no leftovers of another probe.
-TEMPLATE_TOKENS = 64
+# What prompts share besides may be so long: a chat's template before its text, less than a segment behind what they
+# share by design. Such tokens are no leftovers of another probe.
+CHANCE_TOKENS = 128
 # Less than this share of all prompt tokens does not change a measurement.
 LEFTOVER_FRAC = 0.05
 
@@ -220,10 +221,10 @@ def _leftover_frac(log: RequestLog, rows: BoolArray) -> float:
         return 0.0
     if log.cached_tokens is not None:
         excess = (log.cached_tokens - log.reusable_tokens)[rows]
-        found, total = float(excess[excess > TEMPLATE_TOKENS].sum()), float(log.prompt_tokens[rows].sum())
+        found, total = float(excess[excess > CHANCE_TOKENS].sum()), float(log.prompt_tokens[rows].sum())
     elif log.engine and log.engine.cache_hit_frac is not None:
         total = float(log.prompt_tokens.sum())
-        explained = float(log.reusable_tokens.sum()) + TEMPLATE_TOKENS * len(log)
+        explained = float(log.reusable_tokens.sum()) + CHANCE_TOKENS * len(log)
         found = log.engine.cache_hit_frac * total - explained
     else:
         return 0.0

@@ -119,7 +119,8 @@ class Workload(Strict):
 
     `prompt` counts tokens beyond `shared.system_tokens`. No request has more than `max_model_len` tokens, prompt and
     answer together: prompts are clipped, sessions end sooner, recorded requests that do not fit are left out.
-    `trace` is a file of recorded requests, which takes the place of lengths.
+    `trace` is a file of recorded requests, which takes the place of lengths. `real_text`:
+    it holds their prompts.
     """
 
     name: str = ""
@@ -131,6 +132,7 @@ class Workload(Strict):
     shared: SharedPrefix = SharedPrefix()
     turns: Turns | None = None
     trace: str | None = None
+    real_text: bool = False
     acceptance: Acceptance = Acceptance()
     max_model_len: int | None = Field(default=None, gt=0)
 
