@@ -225,6 +225,18 @@ def test_a_closed_loop_keeps_exactly_its_users_in_flight(server):
     assert log.due_s[3:].tolist() == sorted(log.ended_at_s)[:9]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_of_a_ramp_join_one_by_one(server, workers):
+    load, window = ClosedLoop(4, joining_s=0.3), a_window(measure_s=1.2)
+    log = run(server, requests_for(*[PLAIN] * 200), load, window, workers=workers)
+    for users in range(1, 5):
+        at_s = 0.3 * users - 0.05
+        assert ((log.due_s <= at_s) & ~(log.ended_at_s <= at_s)).sum() <= users
+    assert log.due_s.min() == 0
+    assert [round(float(log.due_s[log.due_s >= 0.3 * user].min()), 6) for user in range(1, 4)] == [0.3, 0.6, 0.9]
+    assert (log.status[log.counted] == Status.OK).all()
+
+
 def test_no_request_waits_in_the_client_for_another_to_end(server):
     log = run(server, requests_for(*[fake.prompt_tokens(fake.crowd)] * fake.CROWD), ClosedLoop(fake.CROWD))
     assert (log.status == Status.OK).all()

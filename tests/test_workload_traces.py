@@ -130,6 +130,26 @@ def test_requests_follow_the_trace_round_and_round_from_a_place_the_seed_chooses
     assert starts == {0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("text", "rate_rps"),
+    [
+        pytest.param(AZURE, 2 / 4, id="from the first to the last"),
+        pytest.param(BATCHES, 4 / 6, id="Mooncake"),
+        pytest.param(SHAREGPT, None, id="no times"),
+        pytest.param("\n".join(AZURE.splitlines()[:2]), None, id="one request"),
+    ],
+)
+def test_a_trace_knows_its_own_rate(text: str, rate_rps: float | None, tmp_path: Path) -> None:
+    assert load_workload(str(_file(tmp_path, text))).trace_rate_rps == (rate_rps and pytest.approx(rate_rps))
+
+
+def test_times_cannot_be_taken_from_a_file_that_has_none(tmp_path: Path) -> None:
+    path = _file(tmp_path, SHAREGPT)
+    (tmp_path / "mine.yaml").write_text(f"title: t\nsource: t\ntrace: {path}\narrivals: {{kind: trace}}\n")
+    with pytest.raises(ConfigError, match="arrivals of kind trace need its times, and it has none"):
+        load_workload(str(tmp_path / "mine.yaml"))
+
+
 def test_gaps_are_those_of_the_trace_with_mean_one(tmp_path: Path) -> None:
     workload = load_workload(str(_file(tmp_path, AZURE)))
     assert workload.arrivals.kind == "trace"

@@ -137,7 +137,7 @@ def _measured(plan: Plan, trial: int, settings: SimSettings) -> Iterator[Measure
     for path in [folder / "requests.parquet", *sorted((folder / "confirm").glob("*.parquet"))]:
         purpose = Purpose.CONFIRM if path.parent.name == "confirm" else Purpose.SEARCH
         for raw in read_probes(path) if path.exists() else []:
-            if raw.is_whole and (raw.counted & raw.ended_well).any():
+            if raw.is_whole and raw.stage != "ramp" and (raw.counted & raw.ended_well).any():
                 yield _replayable(plan, raw, settings, derive(plan.seed, purpose, raw.replicate))
 
 

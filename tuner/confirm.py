@@ -97,6 +97,8 @@ def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
             return Finalist(outcome.trial, level, gpus, steps="users")
         case "at_once":
             return Finalist(outcome.trial, level, gpus, steps="none")
+        case "trace" if plan.workload.arrivals.speed:
+            return Finalist(outcome.trial, level, gpus, steps="none", counted=plan.slo.deciding_requests)
         case _:
             return Finalist(outcome.trial, level, gpus, counted=plan.slo.deciding_requests)
 

@@ -10,19 +10,21 @@ from launchers.open import open_target
 from tuner.capacity import capacity
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits
+from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.events import Listener, Note, ProbeProgress, StageEntered
-from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, find_goodput
+from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
 from tuner.mishaps import mishaps, silence
 from tuner.outcome import Cost, Failure, Outcome, TrialState
 from tuner.probe import Prober
+from tuner.ramp import best_step
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder
 from tuner.requestlog import RequestLog
 from tuner.score import Score, score
 from tuner.seeds import Purpose, derive
-from tuner.target import Load, Target
+from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
 FIRST_GROWTH, LATER_GROWTH = 2.0, 1.3
 OFFLINE_REQUESTS = 1000
@@ -112,23 +114,38 @@ def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: flo
 
 def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     """What the server of this trial is worth, by the way its workload offers load."""
+    attainment = order.plan.slo.attainment
     if order.plan.workload.arrivals.kind == "at_once":
-        found = prober.all_at_once(OFFLINE_REQUESTS)
-        if found.attainment < order.plan.slo.attainment:
-            return Answer("misses-slo", 0.0, found, None, (found,))
-        return Answer("found", found.goodput_rps, found, None, (found,))
+        return at_one_load(prober.all_at_once(OFFLINE_REQUESTS), attainment)
     if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
-        if idle.attainment < min(order.plan.slo.attainment, LEAST_ATTAINMENT):
+        if idle.attainment < min(attainment, LEAST_ATTAINMENT):
             listener(Note(_hopeless_when_idle(order, idle)))
             return Answer("misses-slo", 0.0, idle, None, (idle,))
+    match load := _given_load(order.plan.workload):
+        case ClosedLoop():
+            listener(StageEntered(order.trial, "probing", load))
+            return best_step(prober.ramp(load), attainment)
+        case OpenLoop():
+            listener(StageEntered(order.trial, "probing", load))
+            return at_one_load(prober.measure(load, order.plan.slo.deciding_requests), attainment)
 
     def probe(load: Load, counted: int) -> Score:
         listener(StageEntered(order.trial, "probing", load))
         return prober.measure(load, counted)
 
     return find_goodput(_question(order, prober.idle_e2e_s), probe)
+
+
+def _given_load(workload: Workload) -> Load | None:
+    """The load that the workload says to offer: a ramp, or its trace at a given speed; None: it is to be searched."""
+    arrivals = workload.arrivals
+    if arrivals.ramp:
+        return ClosedLoop(arrivals.ramp.users, arrivals.ramp.every_s)
+    if arrivals.speed and workload.trace_rate_rps:
+        return OpenLoop(arrivals.speed * workload.trace_rate_rps)
+    return None
 
 
 def _question(order: TrialOrder, idle_e2e_s: float) -> Question:

@@ -73,10 +73,10 @@ class Replay:
                 arrival_s = (np.cumsum(self._requests.unit_gaps) / rate_rps).tolist()
                 self._arrivals = ((arrival_s[session], self._first_of[session]) for session in sessions)
                 self._next_arrival()
-            case ClosedLoop(users):
+            case ClosedLoop(users, joining_s):
                 self._idle_sessions = sessions[::-1]
-                for _ in range(users):
-                    self._next_session(0.0)
+                for user in range(users):
+                    self._next_session(user * joining_s)
 
     def run(self, watch: Watch) -> RequestLog:
         """Play it to its end, or until `watch` says why not."""

@@ -89,9 +89,10 @@ def open_virtual(plan: Plan, configuration: Configuration) -> Iterator[VirtualTa
 
 
 def _share(load: Load, copy: int, copies: int) -> Load:
-    """Open loops are split by session; of the users each copy gets as many as the next."""
+    """Open loops are split by session; of the users each copy gets as many as the next, and the first of each copy
+    joins at once."""
     if isinstance(load, ClosedLoop):
-        return ClosedLoop(len(range(copy, load.users, copies)))
+        return ClosedLoop(len(range(copy, load.users, copies)), load.joining_s * copies)
     return load
 
 

@@ -49,11 +49,13 @@ def _knowing_its_trace(workload: Workload) -> Workload:
     if workload.trace is None:
         return workload
     trace = read_trace(Path(workload.trace))
+    if trace.rate_rps is None and workload.arrivals.kind == "trace":
+        raise ConfigError(f"{workload.trace}: arrivals of kind trace need its times, and it has none")
     return workload.model_copy(update=_found_in(trace))
 
 
 def _found_in(trace: Trace) -> dict[str, Any]:
-    return {"real_text": trace.chats is not None}
+    return {"real_text": trace.chats is not None, "trace_rate_rps": trace.rate_rps}
 
 
 def _fixed(name: str, prompt: int, output: int) -> Workload:

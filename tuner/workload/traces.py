@@ -40,6 +40,13 @@ class Trace:
     blocks: tuple[tuple[int, ...], ...] | None = None
     chats: tuple[Chat, ...] | None = None
 
+    @property
+    def rate_rps(self) -> float | None:
+        """Requests per second from the first to the last; None where the file has no times, or only one."""
+        if self.arrival_s is None or len(self.arrival_s) < 2 or self.arrival_s[-1] <= 0:
+            return None
+        return float((len(self.arrival_s) - 1) / self.arrival_s[-1])
+
 
 Row = tuple[float, int, int]
 
