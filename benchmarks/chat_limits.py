@@ -60,8 +60,8 @@ def report(seeds: int) -> str:
     lines = [
         "# Two readings of “50 ms between tokens”",
         "",
-        f"{MODEL}, vLLM on {GPU}, `chat` workload, TTFT ≤ 200 ms, attainment {ATTAINMENT}; req/s per GPU in virtual time.",
-        f"Highest of rates {STEP - 1:.0%} apart; mean over {seeds} seeds of at least {COUNTED} requests.",
+        f"{MODEL}, vLLM on {GPU}, workload `chat`, TTFT ≤ 200 ms, attainment {ATTAINMENT}; req/s per GPU in virtual",
+        f"time: highest of rates {100 * (STEP - 1):.0f} % apart, mean over {seeds} seeds of {COUNTED} requests.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
         f"{date.today()}; `python benchmarks/chat_limits.py`",
