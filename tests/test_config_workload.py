@@ -31,8 +31,8 @@ ONE_SHAPE = "prompt: give either p50 and p90, or mean and sd, or fixed"
                      "one", id="no cv"),
         pytest.param({**PLAIN, "arrivals": {"cv": 2}}, "arrivals: gamma arrivals need cv, and only they have one",
                      id="cv without gamma"),
-        pytest.param({**PLAIN, "arrivals": {"ramp": {"users": 9}}}, "arrivals: only closed arrivals have a ramp: it is "
-                     "one of users", id="a ramp of a rate"),
+        pytest.param({**PLAIN, "arrivals": {"ramp": {"users": 9}}}, "arrivals: only closed arrivals have a ramp: it "
+                     "is one of users", id="a ramp of a rate"),
         pytest.param({**PLAIN, "arrivals": {"speed": 2}}, "arrivals: only arrivals of kind trace have a speed",
                      id="speed without a trace"),
         pytest.param({**PLAIN, "shared": {"documents": 3}}, "shared: documents, document_tokens and "

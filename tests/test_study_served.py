@@ -74,6 +74,7 @@ def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(t
     assert all(one.failure and one.failure.kind == "void" for one in void)
     assert outcome.state == "measured"
     assert outcome.best and outcome.best.attainment > 0.8
+    assert all(probe.health and probe.health.cached_frac is not None for probe in outcome.probes)
     assert (tmp_path / "study" / "trials" / f"{outcome.trial:04d}" / "server.log").stat().st_size > 0
     assert outcome.best.engine and outcome.best.engine.scrapes > 0
     assert outcome.capacity_by == "queue_time"

@@ -170,9 +170,10 @@ class Reply:
             choice["message"] = {"role": "assistant", **choice.pop("delta")}
         return {**self.envelope, "choices": [choice], "usage": self._usage(answer)}
 
-    def _usage(self, answer: Answer) -> dict[str, int]:
+    def _usage(self, answer: Answer) -> dict[str, Any]:
         prompt = self.wanted.prompt_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": answer.said, "total_tokens": prompt + answer.said}
+        counts = {"prompt_tokens": prompt, "completion_tokens": answer.said, "total_tokens": prompt + answer.said}
+        return counts | {"prompt_tokens_details": {"cached_tokens": answer.cached_prompt_tokens}}
 
     def _event(self, **fields: Any) -> bytes:
         return b"data: " + json.dumps(self.envelope | fields, separators=(",", ":")).encode() + b"\n\n"

@@ -26,6 +26,7 @@ KEPT_STEPS = 100_000
 @dataclass(slots=True, eq=False)
 class Answer:
     """An answer on its way. `pending` tokens were made and not yet taken; `wake` says that something is to be taken.
+    When it ends, `cached_prompt_tokens` says how much of the prompt was in the prefix cache.
 
     While `transport` is set, tokens that come are written to it at once, spelt by `piece`.
     """
@@ -34,6 +35,7 @@ class Answer:
     wanted: int
     said: int = 0
     pending: int = 0
+    cached_prompt_tokens: int = 0
     finish_reason: str | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     transport: asyncio.WriteTransport | None = None
@@ -175,6 +177,7 @@ class RealTime:
 
     def _end(self, answer: Answer, reason: str) -> None:
         answer.finish_reason = reason
+        answer.cached_prompt_tokens = self.scheduler.cached[answer.number]
         answer.transport = None
         answer.wake.set()
         if reason == "length":
