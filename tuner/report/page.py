@@ -72,11 +72,12 @@ def page(study: Study) -> str:
     summary, outcomes, plan = study.summary, study.outcomes, study.plan
     naming = naming_of(plan, [outcome.configuration for outcome in outcomes])
     point = deployed(summary)
+    box = f"{plan.box.title}{' simulated' if summary.simulated else ''}"
     template = _environment().get_template("page.html.j2")
     return template.render(
         headline=headline(summary),
         sentence=sentence(summary, plan),
-        title=f"{plan.model.title} · {plan.slo.name} SLO · {plan.box.title}",
+        title=f"{plan.model.title} · {plan.slo.name} SLO · {box}",
         slo=slo_text(plan.slo),
         counts=counts(summary),
         cost=cost(summary, plan),
