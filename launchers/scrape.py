@@ -15,9 +15,9 @@ from tuner.engineview import GAUGES, Name, Scrape
 
 # After so many failures in a row the server is left alone for the rest of the probe.
 PATIENCE = 3
-# Both engines answer from the loop that streams tokens, and no token moves meanwhile (vLLM 0.32: 5 ms, SGLang 0.5.23: 8
-# to 30 ms on a busy CPU). So many times of what a look took pass until the next; but one that took long may only have
-# waited for its turn.
+# Both engines answer from the loop that streams tokens, and no token moves meanwhile (vLLM 0.32: 5 ms, SGLang 0.5.23:
+# 8 to 30 ms on a busy CPU). So many times of what a look took pass until the next; but one that took long may only
+# have waited for its turn.
 RESTS, LONGEST_REST_S = 500, 10.0
 # A busy server answers late; the process that waits for it here looks after the probe.
 TIMEOUT_S = 2.0
