@@ -108,9 +108,10 @@ def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
         is_there = any(source.name in exported for source in sources)
         assert is_there or name in speculation or name in description.metrics.unsaid_zeros, name
     assert f"{description.metrics.queue_time}_bucket" in exported
-    assert view.running is not None and 0 < view.running <= 4
+    # SGLang renews its gauges with each prompt and 40th step, and rounds the cache's use to percents.
+    least = 1 if engine == "vllm" else 0
+    assert view.running is not None and least <= view.running <= 4
     assert view.waiting == 0 and view.preemptions == 0
-    # SGLang rounds to percents, of which these short prompts are none.
     assert view.kv_peak_frac is not None and 0 <= view.kv_peak_frac < 1
     assert view.accepted_frac is None
     assert view.step_tokens is not None and 1 < view.step_tokens < 512
@@ -149,7 +150,9 @@ def test_a_real_server_answers_chats_of_real_text(engine, target):
 
 def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
     with open_real("vllm", tmp_path, speculation="ngram-3") as target:
-        log = target.replay(some_chats(100), ClosedLoop(2), Window(0.5, 3.0, 60.0), lambda _log: None)
+        # The first guesses wait for their code to be compiled.
+        for measure_s in (15.0, 3.0):
+            log = target.replay(some_chats(300), ClosedLoop(2), Window(0.0, measure_s, 60.0), lambda _log: None)
     assert (log.status[log.counted] == Status.OK).all(), log.errors
     assert log.engine is not None and log.engine.accepted_frac is not None
     assert 0 <= log.engine.accepted_frac <= 1
