@@ -26,6 +26,8 @@ MAX_LEVELS = 8
 # A finalist that misses the SLO even so far below the level its search found does not hold it.
 FAR_BELOW = 0.75
 LEAST_SEEDS = 2
+# So many are asked for unless the user wants otherwise, and a conclusion from fewer is never called sure.
+ENOUGH_SEEDS = 5
 # Where attainment hardly falls between two levels, a seed's edge cannot be told: bounds of its logarithm.
 SHIFTS = (-0.5, 0.5)
 

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.finalists import Value, paired_ratio
+from tuner.finalists import ENOUGH_SEEDS, Value, paired_ratio
 from tuner.outcome import Outcome
 from tuner.summary import Gain, HowSure, VerdictWord
 
 # A gain below this is not worth a change of configuration.
 WORTHWHILE_RATIO = 1.02
-ENOUGH_SEEDS = 5
 ENOUGH_TRIALS = 10
 
 
