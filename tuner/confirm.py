@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tuner import record
 from tuner.config.plan import Plan
@@ -120,4 +121,5 @@ def _failed_default(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalis
         return []
     rate_rps, default = min(lowest, key=lambda pair: pair[0])
     counted = math.ceil(plan.slo.deciding_requests / ENOUGH_SEEDS)
-    return [Finalist(default.trial, rate_rps, default.configuration.gpus, least=rate_rps, counted=counted)]
+    steps: Literal["rate", "none"] = "none" if plan.workload.arrivals.speed else "rate"
+    return [Finalist(default.trial, rate_rps, default.configuration.gpus, steps, least=rate_rps, counted=counted)]
