@@ -357,3 +357,28 @@ def test_a_mistake_is_one_message_and_exit_2(
     assert tune(["rescore", *(word.format(study=study.out) for word in words)], monkeypatch) == 2
     assert message in capsys.readouterr().err
     assert contents(study.out) == before
+
+
+def test_a_trace_at_a_given_speed_is_judged_at_that_speed_alone(tmp_path: Path) -> None:
+    rows = [f"2023-11-16 18:17:{second:02d}.5,256,32" for second in range(41)]
+    (tmp_path / "trace.csv").write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    (tmp_path / "replayed.yaml").write_text(
+        f"title: w\nsource: a test\ntrace: {tmp_path / 'trace.csv'}\narrivals: {{kind: trace, speed: 2.5}}\n"
+    )
+    plan = a_study(tmp_path, workload=str(tmp_path / "replayed.yaml"), trials=2)
+    strict = rescore(plan.out, plan.slo.model_copy(update={"limits": Limits(ttft_s=0.001)}))
+    assert strict.summary.verdict == "nothing-meets-slo"
+    same = rescore(plan.out, plan.slo)
+    assert [one.value_rps_per_gpu for one in same.outcomes] == [
+        one.value_rps_per_gpu for one in record.read_outcomes(plan.out)
+    ]
+
+
+def test_a_ramp_of_users_cannot_be_scored_again_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "ramp.yaml").write_text(
+        "title: w\nsource: a test\nprompt: {fixed: 128}\noutput: {fixed: 16}\n"
+        "arrivals: {kind: closed, ramp: {every_s: 1, users: 4}}\n"
+    )
+    plan = a_study(tmp_path, workload=str(tmp_path / "ramp.yaml"), trials=1)
+    with pytest.raises(ConfigError, match="its users joined one by one, and such a ramp cannot be scored again"):
+        rescore(plan.out, plan.slo)

@@ -7,14 +7,14 @@ from tuner.config.slo import Slo
 from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, ConfigError, MeasurementVoid, ServerFailed
-from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, find_goodput
+from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
 from tuner.outcome import Cost, Outcome
 from tuner.probe import ROOM, Prober, ProbeStage, Recorded, Watcher
 from tuner.requestlog import Status
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
-from tuner.target import ClosedLoop, Load, Target
-from tuner.trial import FIRST_GROWTH, OFFLINE_REQUESTS, measured
+from tuner.target import ClosedLoop, Load, OpenLoop, Target
+from tuner.trial import FIRST_GROWTH, OFFLINE_REQUESTS, given_load, measured
 
 Heard = Callable[[Recorded], None]
 """Is told every probe that has ended."""
@@ -97,12 +97,13 @@ def _search(order: Bench, measuring: _Measuring) -> Answer:
     """The load of highest goodput, as a trial searches it that knows of no other server."""
     slo, prober = order.slo, measuring.prober
     if order.workload.arrivals.kind == "at_once":
-        found = measuring.told(prober.all_at_once(OFFLINE_REQUESTS))
-        holds = found.attainment >= slo.attainment
-        return Answer("found" if holds else "misses-slo", holds * found.goodput_rps, found, None, (found,))
+        return at_one_load(measuring.told(prober.all_at_once(OFFLINE_REQUESTS)), slo.attainment)
     idle = measuring.idle()
     if idle.attainment < min(slo.attainment, LEAST_ATTAINMENT):
         return Answer("misses-slo", 0.0, idle, None, (idle,))
+    given = given_load(order.workload)
+    if isinstance(given, OpenLoop):
+        return at_one_load(measuring.told(prober.measure(given, slo.deciding_requests)), slo.attainment)
     return find_goodput(_question(order, prober.idle_e2e_s), lambda load, n: measuring.told(prober.measure(load, n)))
 
 
@@ -125,6 +126,4 @@ def _at(load: Load, order: Bench, measuring: _Measuring) -> Answer:
         measure_s = slo.window_s
     else:
         measure_s = max(slo.window_s, ROOM * slo.deciding_requests / rate_rps)
-    found = measuring.told(prober.measure_for(load, measure_s))
-    holds = found.attainment >= slo.attainment
-    return Answer("found" if holds else "misses-slo", holds * found.goodput_rps, found, None, (found,))
+    return at_one_load(measuring.told(prober.measure_for(load, measure_s)), slo.attainment)

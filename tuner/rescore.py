@@ -26,6 +26,7 @@ from tuner.goodput import (
     MAX_PROBES,
     Answer,
     Question,
+    at_one_load,
     fit,
     level_of,
     next_level,
@@ -75,6 +76,8 @@ class Rescored:
 def rescore(study: Path, slo: Slo) -> Rescored:
     """The study in the folder `study` under `slo`; reads only. Raises ConfigError where its files do not suffice."""
     before, told = record.read_plan(study), record.read_summary(study)
+    if before.workload.arrivals.ramp:
+        raise ConfigError(f"{study}: its users joined one by one, and such a ramp cannot be scored again")
     plan = replace(before, slo=slo, typed=())
     trials = [_trial(plan, outcome) for outcome in record.read_outcomes(study)]
     outcomes = {trial.outcome.trial: trial.outcome for trial in trials}
@@ -155,11 +158,10 @@ def _stored(path: Path) -> list[RawProbe]:
 def _answer(plan: Plan, outcome: Outcome, scores: list[Score]) -> Answer:
     """What a server is worth, as `trial` would say of these probes."""
     slo, kind, only = plan.slo, plan.workload.arrivals.kind, scores[0]
-    if kind == "at_once":
-        holds = only.attainment >= slo.attainment
-        return Answer("found" if holds else "misses-slo", holds * only.goodput_rps, only, None, (only,))
     if _is_idle(plan, scores):
         return Answer("misses-slo", 0.0, only, None, (only,))
+    if kind == "at_once" or plan.workload.arrivals.speed:
+        return at_one_load(only, slo.attainment)
     return worth(scores, _question(plan, outcome.configuration.gpus))
 
 
@@ -184,7 +186,7 @@ def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
     if _is_idle(plan, scores):
         misses = scores[0].attainment < min(plan.slo.attainment, LEAST_ATTAINMENT)
         return None if misses else math.inf
-    if len(scores) >= MAX_PROBES or next_level(scores, _question(plan, gpus)) is None:
+    if plan.workload.arrivals.speed or len(scores) >= MAX_PROBES or next_level(scores, _question(plan, gpus)) is None:
         return None
     curve = fit(scores)
     failing = curve.attainment < plan.slo.attainment

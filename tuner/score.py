@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.config.slo import Limits
+from tuner.engineview import EngineView
 from tuner.fluidity import FLUID_INDEX, Fluidity, fluid_rate_tok_s, fluidity_index, streams_of
 from tuner.requestlog import ClientHealth, RequestLog, Status
 from tuner.requests import FloatArray, IntArray
@@ -16,6 +17,11 @@ from tuner.target import ClosedLoop, Load, OpenLoop
 
 BoolArray = npt.NDArray[np.bool_]
 BATCHES = 10
+# What prompts share besides may be so long: a chat's template before its text, less than a segment behind what they
+# share by design. Such tokens are no leftovers of another probe.
+CHANCE_TOKENS = 128
+# Less than this share of all prompt tokens does not change a measurement.
+LEFTOVER_FRAC = 0.05
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Health:
 
     `wanted_tokens` were asked for, `received_tokens` the server says it gave, in `chunks` token-bearing chunks.
     `reusable_frac` of all prompt tokens would have been in an endless prefix cache, `cached_frac` were in the
-    server's, as it says; None where it does not.
+    server's, as it says; None where it does not. `leftover_frac`: how much more of them was in its cache than the
+    workload could have put there, where that is more than chance: something of an earlier probe was left in it.
     """
 
     client: ClientHealth
@@ -42,6 +49,7 @@ class Health:
     chunks: int
     reusable_frac: float | None
     cached_frac: float | None
+    leftover_frac: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,8 @@ class Score:
     `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
     failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
     Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
-    virtual time. `fluidity` is reported, never judged; None where the probe was stopped early, or the times of its
-    chunks are not known any more.
+    virtual time; `engine` is what the engine said of itself. `fluidity` is reported, never judged; None where the
+    probe was stopped early, or the times of its chunks are not known any more.
     """
 
     load: Load
@@ -73,6 +81,7 @@ class Score:
     batch_attainment: tuple[float, ...]
     stopped: str | None = None
     health: Health | None = None
+    engine: EngineView | None = None
     fluidity: Fluidity | None = None
 
     @property
@@ -124,6 +133,7 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         normalized_s=_percentiles(times.normalized_s[ok]),
         stopped=log.stopped,
         health=_health(log),
+        engine=log.engine,
     )
 
 
@@ -286,7 +296,28 @@ def _health(log: RequestLog) -> Health | None:
         chunks=int(np.diff(log.chunk_start)[rows].sum()),
         reusable_frac=_share(log.reusable_tokens, rows, prompt_tokens),
         cached_frac=_share(log.cached_tokens, rows, prompt_tokens),
+        leftover_frac=_leftover_frac(log, rows),
     )
+
+
+def _leftover_frac(log: RequestLog, rows: BoolArray) -> float:
+    """The share of prompt tokens found in the prefix cache though no prompt of this probe had brought them.
+
+    Request by request where the server says what it had cached, else by its counters over the whole probe.
+    """
+    if log.reusable_tokens is None:
+        return 0.0
+    if log.cached_tokens is not None:
+        excess = (log.cached_tokens - log.reusable_tokens)[rows]
+        found, total = float(excess[excess > CHANCE_TOKENS].sum()), float(log.prompt_tokens[rows].sum())
+    elif log.engine and log.engine.cache_hit_frac is not None:
+        total = float(log.prompt_tokens.sum())
+        explained = float(log.reusable_tokens.sum()) + CHANCE_TOKENS * len(log)
+        found = log.engine.cache_hit_frac * total - explained
+    else:
+        return 0.0
+    frac = found / total if total else 0.0
+    return frac if frac > LEFTOVER_FRAC else 0.0
 
 
 def _share(tokens: IntArray | None, rows: BoolArray, total: int) -> float | None:
