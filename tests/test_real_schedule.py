@@ -26,6 +26,8 @@ ENGINES_SIDE = Path(__file__).parent / "engines"
 WITHIN_S = 300.0
 BLOCK = 4
 CASES = 300
+NARROW = {"token_budget": 8, "max_batch": 8, "longest_prompt": 40}
+"""More guesses than budget; no answer comes so close to the end of the context that it has fewer."""
 
 Steps = list[list[list[int]]]
 """Of each step its time and the KV blocks held in it, then who was in it with how many tokens."""
@@ -47,7 +49,7 @@ class Case:
         return values | {"blocks": self.settings.blocks, "accepted": accepted, "requests": self.requests}
 
 
-def a_case(seed: int, **overrides: Any) -> Case:
+def a_case(seed: int, longest_prompt: int = 44, **overrides: Any) -> Case:
     draw = random.Random(seed)
     settings = SimSettings(
         policy="vllm",
@@ -59,13 +61,13 @@ def a_case(seed: int, **overrides: Any) -> Case:
         long_prefill_tokens=draw.choice([0, 0, 5, 8]),
     )
     settings = replace(settings, **overrides)
-    # A budget below batch × (1 + drafts) is a known difference (docs/simulator.md), so is a prompt of one token.
-    least = settings.max_batch * (1 + settings.drafts) if settings.chunked_prefill else 64
+    # vLLM refuses smaller budgets. A prompt of one token is a known difference (docs/simulator.md).
+    least = settings.max_batch if settings.chunked_prefill else 64
     settings = replace(settings, token_budget=max(settings.token_budget, least))
     texts = [[1000 * k + j for j in range(64)] for k in range(3)]
     requests = []
     for number in range(draw.randint(1, 14)):
-        length = draw.randint(2 if settings.drafts else 1, 44)
+        length = draw.randint(2 if settings.drafts else 1, longest_prompt)
         shared = draw.randint(0, length)
         own = range(10_000 + 100 * number, 10_000 + 100 * number + length - shared)
         requests.append((draw.randint(0, 30), draw.randint(1, 20), [*draw.choice(texts)[:shared], *own]))
@@ -144,6 +146,8 @@ def theirs(cases: list[Case]) -> list[Steps]:
         pytest.param({"chunked_prefill": False}, id="whole prompts"),
         pytest.param({"drafts": 2, "acceptance": 0.0}, id="wrong guesses"),
         pytest.param({"drafts": 2, "acceptance": 1.0}, id="right guesses"),
+        pytest.param({"drafts": 4, "acceptance": 0.0} | NARROW, id="more wrong guesses than the budget has room for"),
+        pytest.param({"drafts": 4, "acceptance": 1.0} | NARROW, id="more right guesses than the budget has room for"),
     ],
 )
 def test_every_step_holds_what_vllms_own_scheduler_puts_into_it(overrides):

@@ -19,11 +19,12 @@ from launchers.sim.state import (
     WAITING,
     Scheduler,
     Step,
-    blocks_for,
+    blocks_short,
     chunk_times_s,
     gained,
     growth_now,
     held,
+    is_admitted,
     steps_run,
     tokens_said,
 )
@@ -97,7 +98,7 @@ def grow_answers(s: Scheduler) -> None:
 def give_chunk(s: Scheduler, i: int, tokens: int) -> None:
     """Compute `tokens` more of a prompt in the step being planned; the blocks for it are free."""
     computed, reached = s.computed[i], s.computed[i] + tokens
-    need = blocks_for(s, reached) - s.blocks[i]
+    need = blocks_short(s, i, tokens)
     _take(s, need)
     s.blocks[i] += need
     s.chunks.append((i, tokens))
@@ -124,6 +125,8 @@ def finish(s: Scheduler, now_s: float) -> None:
         s.runs_answers = False
     for i, tokens in s.chunks:
         s.computed[i] += tokens
+        if i in s.left_out:
+            _check_guesses(s, i, tokens - 1)
         if s.computed[i] == s.target[i]:
             s.prefilling.remove(i)
             _begin_answer(s, i, now_s)
@@ -150,21 +153,56 @@ def run_answers(s: Scheduler, now_s: float, until_s: float, step_s: StepSeconds)
 def preempt_last(s: Scheduler) -> None:
     """Throw the request that was admitted last out of the batch; it will be computed again from its start."""
     i = s.admitted.pop()
-    while s.place[i] != len(s.admitted) or s.phase[i] not in (PREFILLING, ANSWERING):
+    while not is_admitted(s, i, len(s.admitted)):
         i = s.admitted.pop()
-    if s.phase[i] == ANSWERING:
-        s.earlier[i] = chunk_times_s(s, i)
-        s.said[i] = tokens_said(s, i)
     if s.settings.prefix_caching:
         _remember(s, i)
-    _leave(s, i)
+    _interrupt(s, i)
+    _release(s, i)
+    s.prefilling.remove(i)
+    s.left_out.discard(i)
     s.phase[i] = WAITING
     s.computed[i] = s.blocks[i] = 0
-    s.target[i] = s.prompt[i] + s.said[i]
-    s.run_start[i] = s.run_end[i] = NO_RUN
-    s.guessed.pop(i, None)
     s.waiting.appendleft(i)
     s.preemptions += 1
+
+
+def leave_out(s: Scheduler, i: int) -> None:
+    """Take an answer out of the steps of the others. It keeps its blocks and goes on by chunks, as a prompt does: a
+    token and the guesses that the chunk has room for."""
+    _interrupt(s, i)
+    s.prefilling.sort(key=s.place.__getitem__)
+    s.left_out.add(i)
+
+
+def _check_guesses(s: Scheduler, i: int, guessed: int) -> None:
+    """An answer that had been left out was computed with so many guesses: what is right of them, it has said."""
+    s.left_out.discard(i)
+    chances = chance_of_each(s.settings.drafts, s.settings.acceptance)[:guessed]
+    # Other draws than those of `_begin_answer`, whose seeds lie below.
+    seed = s.seed[i] + s.wanted[i] + s.said[i]
+    right = guesses(chances, seed, min(1 + guessed, s.wanted[i] - s.said[i])).tokens[1] - 1
+    s.said[i] += right
+    s.target[i] += right
+    s.computed[i] = s.target[i]
+
+
+def _interrupt(s: Scheduler, i: int) -> None:
+    """Make an answer under way a prompt again, all but its last token computed; a prompt stays one."""
+    if s.phase[i] == PREFILLING:
+        return
+    s.earlier[i] = chunk_times_s(s, i)
+    s.said[i] = tokens_said(s, i)
+    s.blocks[i] = held(s, i, steps_run(s, i))
+    _book(s, i, -1)
+    s.ends[s.run_end[i] - 1].remove(i)
+    _leave_batch(s, i)
+    s.phase[i] = PREFILLING
+    s.prefilling.append(i)
+    s.target[i] = s.prompt[i] + s.said[i]
+    s.computed[i] = s.target[i] - 1
+    s.run_start[i] = s.run_end[i] = NO_RUN
+    s.guessed.pop(i, None)
 
 
 def _remember(s: Scheduler, i: int) -> None:
@@ -228,6 +266,7 @@ def _leave(s: Scheduler, i: int) -> int:
     """Take a request out of the batch before its end. Returns the step after the last it has run."""
     if s.phase[i] == PREFILLING:
         s.prefilling.remove(i)
+        s.left_out.discard(i)
         _release(s, i)
         return NO_RUN
     _book(s, i, -1)

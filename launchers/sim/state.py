@@ -30,6 +30,7 @@ class Scheduler:
     - `said`: tokens answered before the last preemption, `earlier` their times.
     - `run_start`, `run_end`: the answer's steps after its first token at `first_s`; NO_RUN before it.
     - `names`: the numbers of leading blocks that others may share; `owned` those held now.
+    - `left_out`: answers that the token budget did not reach; they go on as prompts do, by chunks.
     - `admitted`: running requests by admission, the last one to be preempted first; entries that a request's `place`
       does not point at are history.
     - `ends`, `growth`, `gains`: by step, which answers end, how many blocks are needed, and (speculation) how many
@@ -60,6 +61,7 @@ class Scheduler:
 
     waiting: deque[int] = field(default_factory=deque)
     prefilling: list[int] = field(default_factory=list)
+    left_out: set[int] = field(default_factory=set)
     admitted: list[int] = field(default_factory=list)
     answering: int = 0
     context_tokens: int = 0
@@ -81,6 +83,16 @@ class Scheduler:
 def blocks_for(s: Scheduler, tokens: int) -> int:
     """Blocks of KV cache that hold `tokens` tokens."""
     return -(-tokens // s.settings.block_tokens)
+
+
+def blocks_short(s: Scheduler, i: int, tokens: int) -> int:
+    """Blocks that a request under way lacks for a chunk of `tokens` tokens."""
+    return max(0, blocks_for(s, s.computed[i] + tokens) - s.blocks[i])
+
+
+def is_admitted(s: Scheduler, i: int, place: int) -> bool:
+    """Whether request `i` of `admitted[place]` is running, by that admission."""
+    return s.place[i] == place and s.phase[i] in (PREFILLING, ANSWERING)
 
 
 def growth_now(s: Scheduler) -> int:
@@ -121,6 +133,6 @@ def held(s: Scheduler, i: int, steps: int) -> int:
     if not s.settings.drafts:
         return blocks_for(s, s.target[i] + steps)
     if not steps:
-        return blocks_for(s, s.target[i])
+        return s.blocks[i]
     reach = s.target[i] + s.guessed[i].tokens[steps - 1] + 1 + s.settings.drafts
     return min(blocks_for(s, min(reach, s.settings.max_model_len - 1)), s.settings.blocks)
