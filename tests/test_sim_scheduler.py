@@ -15,7 +15,8 @@ BLOCK = 4
 def small(**overrides) -> SimSettings:
     """A server small enough for every limit to be met."""
     values = {"max_batch": 4, "token_budget": 16, "kv_tokens": 96, "max_model_len": 64, "block_tokens": BLOCK}
-    return SimSettings(**values | overrides)
+    settings = SimSettings(**values | overrides)
+    return replace(settings, engine="sglang") if settings.policy == "sglang" else settings
 
 
 def step_s(prefill_tokens: int, cached: int, prompts: int, answers: int, context: int) -> float:

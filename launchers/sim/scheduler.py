@@ -8,7 +8,7 @@ from bisect import bisect_right
 from operator import add as plus
 from operator import sub as minus
 
-from launchers.sim.prefixcache import fresh_name, hold, keep, release, take, with_room
+from launchers.sim.prefixcache import fresh_name, hold, keep, merge, release, take, with_room
 from launchers.sim.settings import SimSettings
 from launchers.sim.speculation import chance_of_each, guesses
 from launchers.sim.state import (
@@ -97,14 +97,12 @@ def grow_answers(s: Scheduler) -> None:
 
 def give_chunk(s: Scheduler, i: int, tokens: int) -> None:
     """Compute `tokens` more of a prompt in the step being planned; the blocks for it are free."""
-    computed, reached = s.computed[i], s.computed[i] + tokens
     need = blocks_short(s, i, tokens)
     _take(s, need)
     s.blocks[i] += need
     s.chunks.append((i, tokens))
-    if s.cache and s.names[i]:
-        size = s.settings.block_tokens
-        s.owned[i] += keep(s.cache, s.names[i][computed // size : reached // size])
+    if s.cache and s.names[i] and s.settings.engine == "vllm":
+        s.owned[i] += keep(s.cache, _names_within(s, i, tokens))
 
 
 def contents(s: Scheduler) -> Step:
@@ -124,6 +122,8 @@ def finish(s: Scheduler, now_s: float) -> None:
         _answer(s, now_s)
         s.runs_answers = False
     for i, tokens in s.chunks:
+        if s.cache and s.names[i] and s.settings.engine == "sglang":
+            _merge(s, i, tokens)
         s.computed[i] += tokens
         if i in s.left_out:
             _check_guesses(s, i, tokens - 1)
@@ -151,10 +151,16 @@ def run_answers(s: Scheduler, now_s: float, until_s: float, step_s: StepSeconds)
 
 
 def preempt_last(s: Scheduler) -> None:
-    """Throw the request that was admitted last out of the batch; it will be computed again from its start."""
+    """Throw the request that was admitted last out of the batch, to the head of the queue."""
     i = s.admitted.pop()
     while not is_admitted(s, i, len(s.admitted)):
         i = s.admitted.pop()
+    preempt(s, i)
+    s.waiting.appendleft(i)
+
+
+def preempt(s: Scheduler, i: int) -> None:
+    """Throw a request out of the batch; it waits, to be computed again from its start."""
     if s.settings.prefix_caching:
         _remember(s, i)
     _interrupt(s, i)
@@ -163,7 +169,6 @@ def preempt_last(s: Scheduler) -> None:
     s.left_out.discard(i)
     s.phase[i] = WAITING
     s.computed[i] = s.blocks[i] = 0
-    s.waiting.appendleft(i)
     s.preemptions += 1
 
 
@@ -213,11 +218,25 @@ def _remember(s: Scheduler, i: int) -> None:
     if s.cache is None:
         # Until now no block had a name, so that their order did not matter.
         s.cache = with_room(s.free_blocks)
-    full = _full_blocks(s, i) if s.settings.policy == "vllm" else s.computed[i] // s.settings.block_tokens
+    full = _full_blocks(s, i) if s.settings.engine == "vllm" else s.computed[i] // s.settings.block_tokens
     missing = full - len(s.names[i])
     fresh = [fresh_name(s.cache) for _ in range(missing)]
     s.names[i] = [*s.names[i], *fresh]
     s.owned[i] += fresh
+
+
+def _names_within(s: Scheduler, i: int, tokens: int) -> list[int]:
+    """Named blocks that a chunk fills."""
+    size = s.settings.block_tokens
+    return s.names[i][s.computed[i] // size : (s.computed[i] + tokens) // size]
+
+
+def _merge(s: Scheduler, i: int, tokens: int) -> None:
+    """Put what a chunk has filled into SGLang's tree, which keeps no copies, and only when a step has ended."""
+    assert s.cache
+    names = _names_within(s, i, tokens)
+    s.free_blocks += merge(s.cache, names)
+    s.owned[i] += names
 
 
 def _answer(s: Scheduler, now_s: float) -> None:
@@ -312,6 +331,7 @@ def _take(s: Scheduler, blocks: int) -> None:
 
 
 def _release(s: Scheduler, i: int) -> None:
+    s.departures += 1
     blocks = held(s, i, steps_run(s, i)) if s.phase[i] == ANSWERING else s.blocks[i]
     if s.cache:
         full = _full_blocks(s, i)

@@ -31,6 +31,7 @@ MODELLED = {
     },
 }
 
+EngineName = Literal["vllm", "sglang"]
 Policy = Literal["vllm", "sglang", "prefill-first", "orca"]
 """A scheduling order: an engine's own, or one of the two that are only there to be compared with
 (`launchers.sim.virtual.under_policy`)."""
@@ -43,6 +44,7 @@ class SimSettings:
     effect.
     """
 
+    engine: EngineName = "vllm"
     policy: Policy = "vllm"
     max_batch: int = 1024
     token_budget: int = 8192
@@ -136,6 +138,7 @@ def _spec(engine: str) -> EngineSpec:
 def _vllm(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
     return replace(
         settings,
+        engine="vllm",
         policy="vllm",
         chunked_prefill=knobs["chunked_prefill"] == "on",
         long_prefill_tokens=_number_or(knobs["long_prefill_token_threshold"], 0),
@@ -147,6 +150,7 @@ def _vllm(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
 def _sglang(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
     return replace(
         settings,
+        engine="sglang",
         policy="sglang",
         mixed_chunk=knobs["mixed_chunk"] == "on",
         max_prefill_tokens=max(int(knobs["max_prefill_tokens"]), settings.max_model_len),
@@ -177,7 +181,7 @@ def _check_combination(settings: SimSettings, architecture: Architecture) -> Non
     if not architecture.divides(settings.tp):
         heads = f"Total number of attention heads ({architecture.heads})"
         raise _bad_combination(f"{heads} must be divisible by tensor parallel size ({settings.tp}).")
-    if settings.policy == "sglang":
+    if settings.engine == "sglang":
         return
     budget, longest = settings.token_budget, settings.max_model_len
     if not settings.chunked_prefill and budget < longest:
@@ -194,7 +198,7 @@ def _bad_combination(evidence: str) -> ServerFailed:
 
 def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) -> SimSettings:
     claim = Claim(
-        engine=settings.policy,
+        engine=settings.engine,
         tp=settings.tp,
         pp=settings.pp,
         memory_frac=settings.memory_frac,

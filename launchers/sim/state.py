@@ -8,8 +8,9 @@ are a slice of that list. What a step costs the simulation is therefore a matter
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from launchers.sim.prefixcache import PrefixCache
+from launchers.sim.prefixcache import PrefixCache, leading_hits, unused
 from launchers.sim.settings import SimSettings
 from launchers.sim.speculation import Guesses
 
@@ -35,6 +36,8 @@ class Scheduler:
       does not point at are history.
     - `ends`, `growth`, `gains`: by step, which answers end, how many blocks are needed, and (speculation) how many
       tokens are gained.
+    - `departures`: how often anybody left the batch; SGLang admits nobody while it is still `shut_at`.
+    - `reserve_ratio`: SGLang's, as it was at `reserve_step`; None: as at first.
     - `stuck`: nobody who waits can be admitted before somebody ends.
     """
 
@@ -76,8 +79,31 @@ class Scheduler:
     stuck: bool = False
     ended: list[int] = field(default_factory=list)
     preemptions: int = 0
-    reserve_ratio: float = 0.0
+    departures: int = 0
+    shut_at: int = -1
+    reserve_ratio: float | None = None
     reserve_step: int = 0
+
+
+class Need(NamedTuple):
+    """What it takes to admit a request: its first `hits` blocks are cached, `revived` of them used by nobody; `tokens`
+    are left to compute, and `blocks` free ones go to its whole prompt."""
+
+    hits: int
+    revived: int
+    tokens: int
+    blocks: int
+
+
+def need_of(s: Scheduler, i: int) -> Need:
+    """What it takes to admit a request that waits. The last token is computed even if all are cached."""
+    blocks = blocks_for(s, s.target[i])
+    if not s.cache:
+        return Need(0, 0, s.target[i], blocks)
+    size = s.settings.block_tokens
+    hits = leading_hits(s.cache, s.names[i], (s.target[i] - 1) // size)
+    revived = unused(s.cache, s.names[i][:hits])
+    return Need(hits, revived, s.target[i] - hits * size, blocks - hits + revived)
 
 
 def blocks_for(s: Scheduler, tokens: int) -> int:

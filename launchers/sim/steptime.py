@@ -144,7 +144,7 @@ def step_time(settings: SimSettings, model: Model, gpu: Gpu, calibration: Calibr
     """
     found = _table_of(settings, model, gpu)
     kind: StepSource = "table" if found else "roofline"
-    chosen = calibration or shipped_calibration(settings.policy, model.name, gpu.name)
+    chosen = calibration or shipped_calibration(settings.engine, model.name, gpu.name)
     used = chosen if chosen.over == kind else DEFAULT
     if found is None:
         plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, used)
@@ -163,7 +163,7 @@ def step_source(settings: SimSettings, model: Model, gpu: Gpu) -> StepSource:
 
 def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
     """The table of this server, shipped or made on this machine, and its source; None where there is none."""
-    key = table_key(settings.policy, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
+    key = table_key(settings.engine, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
     table = find_table(key) if key else None
     return (table, key.source) if key and table else None
 

@@ -6,7 +6,6 @@ one admitted last is preempted, and then nobody is admitted in that step. With g
 does not reach wait, of the one at its end fewer guesses are checked.
 """
 
-from launchers.sim.prefixcache import leading_hits, unused
 from launchers.sim.scheduler import (
     admit,
     contents,
@@ -16,7 +15,7 @@ from launchers.sim.scheduler import (
     leave_out,
     preempt_last,
 )
-from launchers.sim.state import ANSWERING, Scheduler, Step, blocks_for, blocks_short, growth_now, is_admitted
+from launchers.sim.state import ANSWERING, Scheduler, Step, blocks_short, growth_now, is_admitted, need_of
 
 
 def plan_vllm(s: Scheduler) -> Step:
@@ -89,15 +88,12 @@ def _admit(s: Scheduler, left: int) -> None:
         i = head_of_queue(s)
         if i is None:
             return
-        hits = leading_hits(s.cache, s.names[i], (s.target[i] - 1) // s.settings.block_tokens) if s.cache else 0
-        tokens = min(s.target[i] - hits * s.settings.block_tokens, _prompt_limit(s))
-        if tokens > left and not s.settings.chunked_prefill:
-            return
-        revived = unused(s.cache, s.names[i][:hits]) if s.cache else 0
-        if blocks_for(s, s.target[i]) - hits + revived > s.free_blocks:
+        need = need_of(s, i)
+        tokens = min(need.tokens, _prompt_limit(s))
+        if need.blocks > s.free_blocks or (tokens > left and not s.settings.chunked_prefill):
             return
         tokens = min(tokens, left)
-        admit(s, i, hits)
+        admit(s, i, need.hits)
         give_chunk(s, i, tokens)
         left -= tokens
         room -= 1
