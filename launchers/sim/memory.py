@@ -33,12 +33,12 @@ def kv_capacity_tokens(architecture: Architecture, gpu: Gpu, claim: Claim) -> in
     memory_bytes = gpu.memory_gib * GIB
     weight_bytes = architecture.parameters * architecture.weight_bytes / (claim.tp * claim.pp)
     if weight_bytes > memory_bytes:
-        raise _torch_out_of_memory(gpu, memory_bytes)
+        raise _torch_out_of_memory(gpu)
     reserve_bytes = _reserve_bytes(architecture, claim)
     free_bytes = memory_bytes * claim.memory_frac - weight_bytes
     if claim.engine == "sglang":
         if memory_bytes * (1 - claim.memory_frac) < reserve_bytes:
-            raise _torch_out_of_memory(gpu, memory_bytes)
+            raise _torch_out_of_memory(gpu)
     else:
         free_bytes -= reserve_bytes
     if free_bytes <= 0:
@@ -75,13 +75,17 @@ def _kv_bytes_per_token(architecture: Architecture, claim: Claim) -> float:
     return architecture.kv_bytes_per_token(claim.kv_dtype_bytes) / split
 
 
-def _torch_out_of_memory(gpu: Gpu, memory_bytes: float) -> ServerFailed:
-    return ServerFailed(
-        FailureKind.OUT_OF_MEMORY,
-        f"the model does not fit on one {gpu.title}'s share",
-        evidence="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 0 has a total "
-        f"capacity of {memory_bytes / GIB:.2f} GiB of which 0.00 GiB is free.",
+def out_of_memory(gpu: Gpu) -> str:
+    """What PyTorch says when an allocation on `gpu` fails."""
+    return (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 0 has a total capacity of "
+        f"{gpu.memory_gib:.2f} GiB of which 0.00 GiB is free."
     )
+
+
+def _torch_out_of_memory(gpu: Gpu) -> ServerFailed:
+    explanation = f"the model does not fit on one {gpu.title}'s share"
+    return ServerFailed(FailureKind.OUT_OF_MEMORY, explanation, evidence=out_of_memory(gpu))
 
 
 def _nothing_left(claim: Claim) -> ServerFailed:

@@ -60,7 +60,7 @@ class Replay:
         self._stopped: str | None = None
 
     def share(self, names: list[list[int]]) -> None:
-        """Say which blocks of the prompts are shared (`block_names`)."""
+        """Say which blocks of the prompts are shared (`shared_block_names`)."""
         self._names = names
 
     def offer(self, load: Load, sessions: list[int]) -> None:

@@ -19,6 +19,7 @@ import uvloop
 from aiohttp import web
 
 from launchers.sim.commandline import Asked, read
+from launchers.sim.memory import out_of_memory
 from launchers.sim.metrics import exposition
 from launchers.sim.mishaps import Mishap, ordered, say
 from launchers.sim.openai_api import OpenAiApi
@@ -34,7 +35,6 @@ START_VARIABLE = "GOODTUNE_SIM_START_S"
 START_S = 0.2
 DRAIN_POLL_S = 0.05
 CLOSE_WITHIN_S = 2.0
-OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has 0.50 GiB free."
 
 
 @dataclass
@@ -53,7 +53,7 @@ def main() -> None:
     except (UserError, ServerFailed) as error:
         _die(getattr(error, "evidence", "") or str(error))
     if mishap.kind == "oom-at-start":
-        _die(OUT_OF_MEMORY)
+        _die(out_of_memory(load(Gpu, asked.gpu)))
     if mishap.kind == "exit-at-start":
         _die("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
     # What was imported stays for ever: looking through it again took a collection up to 50 ms, between two steps.

@@ -1,10 +1,10 @@
 """SGLang's order: prompts first, in batches of their own, and answers when no prompt can be admitted.
 
-After python/sglang/srt/managers/{scheduler,schedule_policy}.py and mem_cache/prefill_budget.py of SGLang 0.5. One prompt
-at a time is cut, to what `chunked-prefill-size` leaves; with `enable-mixed-chunk` running answers ride along. A request
-is admitted when the free KV cache holds it, its answer, and a share of all answers still to come; the share falls from
-step to step, and is set anew when the cache ran out and requests had to be retracted. Who was refused for want of room
-is asked again when somebody has left. Pages are counted in blocks, as for vLLM.
+After python/sglang/srt/managers/{scheduler,schedule_policy}.py and mem_cache/prefill_budget.py of SGLang 0.5.23. One
+prompt at a time is cut, to what `chunked-prefill-size` leaves; with `enable-mixed-chunk` running answers ride along.
+A request is admitted when the free KV cache holds it, its answer, and a share of all answers still to come; the share
+falls from step to step, and is set anew when the cache ran out and requests had to be retracted. When somebody was
+refused, nobody is admitted before another has left. Pages are counted in blocks, as for vLLM.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ REQUEST_TOKENS = 1
 
 @dataclass(slots=True)
 class _Room:
-    """What a batch of prompts may still take, in tokens: `chunk` as one prompt is cut, `prompt` in all, of the `cache`
-    less what is promised to answers."""
+    """What a batch of prompts may still take, in tokens: `chunk` before one is cut, `prompt` before no other begins,
+    `cache` that is free and not promised to answers."""
 
     chunk: float
     prompt: int

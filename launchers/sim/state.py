@@ -86,8 +86,8 @@ class Scheduler:
 
 
 class Need(NamedTuple):
-    """What it takes to admit a request: its first `hits` blocks are cached, `revived` of them used by nobody; `tokens`
-    are left to compute, and `blocks` free ones go to its whole prompt."""
+    """What it takes to admit a request: its first `hits` blocks are cached, `revived` of them used by nobody;
+    `tokens` are left to compute, and `blocks` free ones go to its whole prompt."""
 
     hits: int
     revived: int

@@ -1,8 +1,8 @@
 """SGLang's own scheduler without a model: cases as JSON on stdin, what each step held as JSON on stdout.
 
-Runs in SGLang's environment (`tests/test_real_schedule_sglang.py` starts it), so it imports nothing of ours. Its
-planning (`Scheduler.get_next_batch_to_run`, `PrefillAdder`, retraction), its radix cache and its allocator are the real
-ones; in the place of the model there is one token a step, and what has to do with processes is left out.
+Runs in SGLang's environment (`tests/test_real_schedule.py` starts it), so it imports nothing of ours. Planning
+(`Scheduler.get_next_batch_to_run`, `PrefillAdder`, retraction), radix cache and allocator are the real ones; instead
+of a model there is one token a step, and what has to do with processes is left out.
 """
 
 import json
@@ -92,16 +92,16 @@ class NoModel(Scheduler):
         self.new_token_ratio_tracker = NewTokenRatioTracker.from_config()
         self.max_running_requests = case["max_batch"]
         self.max_prefill_tokens = case["max_prefill_tokens"]
-        self.chunked_prefill_size = case["token_budget"]
+        self.chunked_prefill_size = case["token_budget"] if case["chunked_prefill"] else None
         self.is_mixed_chunk = case["mixed_chunk"]
         self.metrics_reporter = SimpleNamespace(enable_metrics=False)
         self.waiting_queue = []
         self.running_batch = ScheduleBatch(reqs=[], batch_is_full=False)
 
 
-def new_request(number: int, wanted: int, prompt: list[int], ignores_eos: bool) -> Req:
-    """A request of token ids that answers `wanted` tokens, whatever they are."""
-    asked = SamplingParams(max_new_tokens=wanted, ignore_eos=ignores_eos)
+def new_request(number: int, wanted: int, prompt: list[int]) -> Req:
+    """A request of token ids that might end earlier, and answers `wanted` tokens."""
+    asked = SamplingParams(max_new_tokens=wanted)
     asked.normalize(None)
     return Req(str(number), "", array("q", prompt), asked, vocab_size=VOCABULARY)
 
@@ -144,7 +144,7 @@ def play(case: dict[str, Any]) -> dict[str, Any]:
         while arrivals and arrivals[0][0] <= now:
             number = arrivals.pop(0)[1]
             _, wanted, prompt = case["requests"][number]
-            s._add_request_to_queue(new_request(number, wanted, prompt, case["ignores_eos"]))
+            s._add_request_to_queue(new_request(number, wanted, prompt))
         batch = step(s)
         s.last_batch = batch
         if batch is None:
