@@ -43,14 +43,14 @@ def kv_capacity_tokens(architecture: Architecture, gpu: Gpu, claim: Claim) -> in
         free_bytes -= reserve_bytes
     if free_bytes <= 0:
         raise _nothing_left(claim)
-    return int(free_bytes / _kv_bytes_per_token(architecture, claim))
+    return int(free_bytes / kv_bytes_per_token(architecture, claim))
 
 
 def check_longest_fits(architecture: Architecture, claim: Claim, kv_tokens: int, max_model_len: int) -> None:
     """Raise ServerFailed, as vLLM does, if one request of `max_model_len` tokens would not fit in the cache."""
     if kv_tokens >= max_model_len or claim.engine == "sglang":
         return
-    gib_per_token = _kv_bytes_per_token(architecture, claim) / GIB
+    gib_per_token = kv_bytes_per_token(architecture, claim) / GIB
     raise ServerFailed(
         FailureKind.OUT_OF_MEMORY,
         "the KV cache is too small",
@@ -61,18 +61,18 @@ def check_longest_fits(architecture: Architecture, claim: Claim, kv_tokens: int,
     )
 
 
+def kv_bytes_per_token(architecture: Architecture, claim: Claim) -> float:
+    """On one GPU. Beyond one KV head per GPU, heads are copied rather than split."""
+    split = min(claim.tp, architecture.kv_heads) * claim.pp
+    return architecture.kv_bytes_per_token(claim.kv_dtype_bytes) / split
+
+
 def _reserve_bytes(architecture: Architecture, claim: Claim) -> float:
     """Memory that is neither weights nor KV cache; activations grow with the token budget."""
     hidden_sizes = max(ACTIVATION_LEAST, ACTIVATION_SHARED + ACTIVATION_SPLIT / claim.tp)
     activation_bytes = hidden_sizes * architecture.hidden * claim.token_budget
     communication_bytes = COMMUNICATION_BYTES if claim.tp * claim.pp > 1 else 0.0
     return RUNTIME_BYTES[claim.engine] + activation_bytes + communication_bytes
-
-
-def _kv_bytes_per_token(architecture: Architecture, claim: Claim) -> float:
-    """On one GPU. Beyond one KV head per GPU, heads are copied rather than split."""
-    split = min(claim.tp, architecture.kv_heads) * claim.pp
-    return architecture.kv_bytes_per_token(claim.kv_dtype_bytes) / split
 
 
 def out_of_memory(gpu: Gpu) -> str:

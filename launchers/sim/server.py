@@ -23,6 +23,7 @@ from launchers.sim.memory import out_of_memory
 from launchers.sim.metrics import exposition
 from launchers.sim.mishaps import Mishap, ordered, say
 from launchers.sim.openai_api import OpenAiApi
+from launchers.sim.overrides import as_loaded, as_sized
 from launchers.sim.realtime import RealTime
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
@@ -63,8 +64,9 @@ def main() -> None:
 
 def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     """One engine per data-parallel copy."""
-    model, gpu = load_model(_name_of(asked.model)), load(Gpu, asked.gpu)
+    model, gpu = as_loaded(load_model(_name_of(asked.model)), asked.overrides), load(Gpu, asked.gpu)
     settings = settings_of(asked.configuration, model, gpu, asked.acceptance, asked.max_model_len)
+    settings = as_sized(settings, model.architecture, asked.overrides)
     steps = step_time(settings, model, gpu, asked.calibration)
     say(f"INFO simulating {asked.configuration.engine} with {model.title} on {gpu.title}; step time: {steps.source}")
     say(f"INFO GPU KV cache size: {settings.kv_tokens:,} tokens")

@@ -275,8 +275,9 @@ def _bad_combination(evidence: str) -> ServerFailed:
     return ServerFailed(FailureKind.BAD_COMBINATION, "these settings exclude each other", evidence=evidence)
 
 
-def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) -> SimSettings:
-    claim = Claim(
+def claim_of(settings: SimSettings) -> Claim:
+    """What this server asks of its GPUs."""
+    return Claim(
         engine=settings.engine,
         tp=settings.tp,
         pp=settings.pp,
@@ -284,6 +285,10 @@ def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) ->
         kv_dtype_bytes=settings.kv_dtype_bytes,
         token_budget=settings.token_budget if settings.token_budget > 0 else settings.max_prefill_tokens,
     )
+
+
+def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) -> SimSettings:
+    claim = claim_of(settings)
     kv_tokens = kv_capacity_tokens(architecture, gpu, claim)
     check_longest_fits(architecture, claim, kv_tokens, settings.max_model_len)
     weight_bytes = architecture.parameters * architecture.weight_bytes / (settings.tp * settings.pp)
