@@ -4,7 +4,7 @@ from bisect import bisect_right
 from operator import add as plus
 from operator import sub as minus
 
-from launchers.sim.prefixcache import fresh_name, keep, merge, release, take, with_room
+from launchers.sim.prefixcache import PrefixCache, fresh_name, keep, merge, release, take, with_room
 from launchers.sim.state import ANSWERING, Scheduler, gained, held, steps_run
 
 
@@ -50,17 +50,17 @@ def _book_guesses(s: Scheduler, i: int, sign: int) -> None:
         s.growth[step] += sign
 
 
-def cache_planned(s: Scheduler, i: int, tokens: int) -> None:
+def cache_planned(s: Scheduler, cache: PrefixCache, i: int, tokens: int) -> None:
     """Put the blocks that a chunk is going to fill into vLLM's cache: others of the same step find them."""
-    if s.cache and s.names[i] and s.settings.engine == "vllm":
-        s.owned[i] += keep(s.cache, _names_within(s, i, tokens))
+    if s.names[i] and s.settings.engine == "vllm":
+        s.owned[i] += keep(cache, _names_within(s, i, tokens))
 
 
-def cache_computed(s: Scheduler, i: int, tokens: int) -> None:
+def cache_computed(s: Scheduler, cache: PrefixCache, i: int, tokens: int) -> None:
     """Put the blocks that a chunk has filled into SGLang's tree, which keeps no copies."""
-    if s.cache and s.names[i] and s.settings.engine == "sglang":
+    if s.names[i] and s.settings.engine == "sglang":
         names = _names_within(s, i, tokens)
-        s.free_blocks += merge(s.cache, names)
+        s.free_blocks += merge(cache, names)
         s.owned[i] += names
 
 

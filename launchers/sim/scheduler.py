@@ -98,7 +98,8 @@ def give_chunk(s: Scheduler, i: int, tokens: int) -> None:
     take_blocks(s, need)
     s.blocks[i] += need
     s.chunks.append((i, tokens))
-    cache_planned(s, i, tokens)
+    if s.cache:
+        cache_planned(s, s.cache, i, tokens)
 
 
 def contents(s: Scheduler) -> Step:
@@ -118,9 +119,10 @@ def finish(s: Scheduler, now_s: float) -> None:
         _answer(s, now_s)
         s.runs_answers = False
     for i, tokens in s.chunks:
-        cache_computed(s, i, tokens)
+        if s.cache:
+            cache_computed(s, s.cache, i, tokens)
         s.computed[i] += tokens
-        if i in s.left_out:
+        if s.left_out and i in s.left_out:
             _check_guesses(s, i, tokens - 1)
         if s.computed[i] == s.target[i]:
             s.prefilling.remove(i)

@@ -113,7 +113,8 @@ def blocks_for(s: Scheduler, tokens: int) -> int:
 
 def blocks_short(s: Scheduler, i: int, tokens: int) -> int:
     """Blocks that a request under way lacks for a chunk of `tokens` tokens."""
-    return max(0, blocks_for(s, s.computed[i] + tokens) - s.blocks[i])
+    short = -(-(s.computed[i] + tokens) // s.settings.block_tokens) - s.blocks[i]
+    return short if short > 0 else 0
 
 
 def is_admitted(s: Scheduler, i: int, place: int) -> bool:
