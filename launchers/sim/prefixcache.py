@@ -67,6 +67,16 @@ def keep(cache: PrefixCache, names: list[int]) -> list[int]:
     return fresh
 
 
+def merge(cache: PrefixCache, names: list[int]) -> int:
+    """Put blocks that were just computed into the cache, using those that are there already instead of their copies.
+    How many are free now."""
+    there = [name for name in names if name in cache.users]
+    keep(cache, names)
+    if there:
+        cache.freed.appendleft((UNNAMED, len(there)))
+    return len(there) - hold(cache, there)
+
+
 def fresh_name(cache: PrefixCache) -> int:
     """A name for a block in use that only its own request will look for; it is cached from now on."""
     cache.own_names -= 1

@@ -63,7 +63,7 @@ class Replay:
         self._least_free = scheduler.free_blocks
 
     def share(self, names: list[list[int]]) -> None:
-        """Say which blocks of the prompts are shared (`block_names`)."""
+        """Say which blocks of the prompts are shared (`shared_block_names`)."""
         self._names = names
 
     def offer(self, load: Load, sessions: list[int]) -> None:

@@ -19,9 +19,11 @@ import uvloop
 from aiohttp import web
 
 from launchers.sim.commandline import Asked, read
+from launchers.sim.memory import out_of_memory
 from launchers.sim.metrics import exposition
 from launchers.sim.mishaps import Mishap, ordered, say
 from launchers.sim.openai_api import OpenAiApi
+from launchers.sim.overrides import as_loaded, as_sized
 from launchers.sim.realtime import RealTime
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
@@ -34,7 +36,6 @@ START_VARIABLE = "GOODTUNE_SIM_START_S"
 START_S = 0.2
 DRAIN_POLL_S = 0.05
 CLOSE_WITHIN_S = 2.0
-OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has 0.50 GiB free."
 
 
 @dataclass
@@ -53,7 +54,7 @@ def main() -> None:
     except (UserError, ServerFailed) as error:
         _die(getattr(error, "evidence", "") or str(error))
     if mishap.kind == "oom-at-start":
-        _die(OUT_OF_MEMORY)
+        _die(out_of_memory(load(Gpu, asked.gpu)))
     if mishap.kind == "exit-at-start":
         _die("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
     # What was imported stays for ever: looking through it again took a collection up to 50 ms, between two steps.
@@ -63,8 +64,9 @@ def main() -> None:
 
 def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     """One engine per data-parallel copy."""
-    model, gpu = load_model(_name_of(asked.model)), load(Gpu, asked.gpu)
+    model, gpu = as_loaded(load_model(_name_of(asked.model)), asked.overrides), load(Gpu, asked.gpu)
     settings = settings_of(asked.configuration, model, gpu, asked.acceptance, asked.max_model_len)
+    settings = as_sized(settings, model.architecture, asked.overrides)
     steps = step_time(settings, model, gpu, asked.calibration)
     say(f"INFO simulating {asked.configuration.engine} with {model.title} on {gpu.title}; step time: {steps.source}")
     say(f"INFO GPU KV cache size: {settings.kv_tokens:,} tokens")
