@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from tuner.errors import FailureKind, MeasurementVoid, ServerFailed
 from tuner.load.offer import REFUSAL_PAUSE_S
 from tuner.load.replay import Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog, Status
-from tuner.requests import Requests, Segment
+from tuner.requests import Message, Requests, Segment
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
+from tuner.workload.chats import chat_segments
 
 OUTPUT_TOKENS = 5
 TIMEOUT_S = 1.0
@@ -93,6 +95,7 @@ def test_every_request_is_sent_as_it_was_made_and_every_token_is_timed(lonely):
     assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 6
     assert log.errors == ()
     assert log.client is not None and log.client.workers == 1
+    assert log.cached_tokens is not None and log.cached_tokens.tolist() == [fake.CACHED_TOKENS] * 6
 
 
 def test_times_are_those_of_the_server_on_one_clock(lonely):
@@ -107,6 +110,37 @@ def test_times_are_those_of_the_server_on_one_clock(lonely):
     assert (log.last_s <= log.ended_at_s).all()
     assert (log.first_s - log.sent_s >= fake.FIRST_TOKEN_S).all()
     assert np.median(np.diff(log.chunk_s[: log.chunk_start[1]])) >= fake.TOKEN_GAP_S / 2
+
+
+def test_prompts_that_begin_alike_are_known_to_be_reusable(server):
+    requests = requests_for(*[PLAIN] * 4)
+    alike = (requests.segments[0],) * 2 + requests.segments[2:]
+    log = run(server, replace(requests, segments=alike), ClosedLoop(1))
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, PLAIN, 0, 0]
+
+
+def test_real_text_goes_through_chat_completions_and_is_counted_by_the_server(server):
+    journal(server)
+    chats = (
+        (Message("user", "Why?"),),
+        (Message("system", "Be brief."), Message("user", "Wie heißt du?")),
+        (Message("system", "Be brief."), Message("user", "And now?")),
+    )
+    segments = chat_segments(chats)
+    estimated = tuple(sum(segment.tokens for segment in prompt) for prompt in segments)
+    log = run(server, replace(requests_for(*estimated), segments=segments, chats=chats), ClosedLoop(1))
+    bodies = [entry["body"] for entry in journal(server)["entries"]]
+    assert [body["messages"] for body in bodies] == [
+        [{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats
+    ]
+    assert all(body["max_tokens"] == OUTPUT_TOKENS and body["ignore_eos"] for body in bodies)
+    assert not any("return_token_ids" in body for body in bodies), "SGLang refuses it in a streamed chat"
+    assert (log.status == Status.OK).all()
+    assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 3
+    assert log.prompt_tokens.tolist() == [fake.CHAT_TOKENS, 2 * fake.CHAT_TOKENS, 2 * fake.CHAT_TOKENS]
+    # Of 6 estimated tokens the third prompt shares 3, which is half of what the server counts.
+    assert estimated == (1, 7, 5)
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, 0, 36]
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +198,7 @@ def test_an_open_loop_keeps_its_schedule_and_counts_what_is_due_in_the_window(se
     window = a_window(warmup_s=0.1, measure_s=0.2)
     log = run(server, requests_for(*[PLAIN] * 200, gap=1.0), OpenLoop(50.0), window)
     assert log.due_s == pytest.approx(np.arange(1, len(log) + 1) / 50)
+    assert log.began_s is not None and log.began_s + log.ended_s < time.perf_counter()
     assert (log.counted == ((log.due_s >= 0.1) & (log.due_s < 0.1 + 0.2))).all()
     assert (log.status[log.counted] == Status.OK).all()
     assert log.due_s.max() >= window.end_s, "the load goes on until the last counted request has ended"
@@ -188,6 +223,18 @@ def test_a_closed_loop_keeps_exactly_its_users_in_flight(server):
     in_flight = [int(((log.sent_s <= at) & (at < log.ended_at_s)).sum()) for at in np.sort(log.sent_s)]
     assert in_flight[:9] == [1, 2] + [3] * 7
     assert log.due_s[3:].tolist() == sorted(log.ended_at_s)[:9]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_of_a_ramp_join_one_by_one(server, workers):
+    load, window = ClosedLoop(4, joining_s=0.3), a_window(measure_s=1.2)
+    log = run(server, requests_for(*[PLAIN] * 200), load, window, workers=workers)
+    for users in range(1, 5):
+        at_s = 0.3 * users - 0.05
+        assert ((log.due_s <= at_s) & ~(log.ended_at_s <= at_s)).sum() <= users
+    assert log.due_s.min() == 0
+    assert [round(float(log.due_s[log.due_s >= 0.3 * user].min()), 6) for user in range(1, 4)] == [0.3, 0.6, 0.9]
+    assert (log.status[log.counted] == Status.OK).all()
 
 
 def test_no_request_waits_in_the_client_for_another_to_end(server):
@@ -218,6 +265,58 @@ def test_watch_sees_the_probe_so_far_and_may_stop_it(server):
     assert seen[-1].status.tolist() == [Status.OK, Status.UNFOLLOWED]
     assert seen[-1].chunk_s.tolist() == log.chunk_s.tolist()
     assert workers_left() == []
+
+
+class Arrivals:
+    """How many requests have come to the server since this was made."""
+
+    def __init__(self, url: str) -> None:
+        self.so_far = 0
+        self._url = url
+        journal(url)
+
+    def wait_for(self, more: int) -> None:
+        enough = self._now() + more
+        wait_until(lambda: self._now() >= enough)
+
+    def _now(self) -> int:
+        self.so_far += len(journal(self._url)["entries"])
+        return self.so_far
+
+
+def test_while_the_supervising_process_stands_still_the_load_goes_on_and_nothing_is_lost_or_stamped_late(server):
+    """What the workers have to say meanwhile is several times what the pipe between them holds."""
+    arrivals = Arrivals(server)
+    still_s: list[float] = []
+
+    def stand_still(_log: RequestLog) -> None:
+        if not still_s:
+            still_s.append(time.perf_counter())
+            arrivals.wait_for(400)
+            still_s.append(time.perf_counter())
+
+    requests = requests_for(*[PLAIN] * 4000, gap=1.0)
+    log = run(server, requests, OpenLoop(200.0), a_window(measure_s=1.5), watch=stand_still)
+    assert log.began_s is not None and len(log) >= arrivals.so_far
+    assert (log.status[log.counted] == Status.OK).all()
+    stamps_s = log.began_s + log.chunk_s
+    assert ((stamps_s > still_s[0]) & (stamps_s < still_s[1])).any()
+
+
+def test_a_supervisor_that_takes_long_over_every_look_catches_up_between_two(server):
+    arrivals = Arrivals(server)
+    came: list[int] = []
+
+    def look_long(log: RequestLog) -> str | None:
+        if came and len(log) >= came[0]:
+            return "caught up"
+        arrivals.wait_for(300)
+        came.append(arrivals.so_far)
+        return None
+
+    log = run(server, requests_for(*[PLAIN] * 4000, gap=1.0), OpenLoop(200.0), watch=look_long)
+    assert log.stopped == "caught up"
+    assert len(came) < 4
 
 
 def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():

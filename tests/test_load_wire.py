@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.load.replay import workers_needed
+from tuner.load.replay import more_workers, workers_needed
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
+from tuner.load.worker import connections_needed
 from tuner.requests import Requests, Segment
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
 
@@ -75,10 +76,39 @@ def test_sessions_that_arrive_after_the_probe_must_be_over_are_not_prepared():
         pytest.param(ClosedLoop(1), 1, 1, id="never none"),
         pytest.param(ClosedLoop(256), 64, 1, id="256 streams"),
         pytest.param(ClosedLoop(257), 64, 2, id="more than 256 streams"),
-        pytest.param(OpenLoop(50.0), 64, 1, id="10k chunks/s"),
-        pytest.param(OpenLoop(125.0), 64, 3, id="25k chunks/s"),
+        pytest.param(OpenLoop(100.0), 64, 1, id="20k chunks/s"),
+        pytest.param(OpenLoop(250.0), 64, 3, id="50k chunks/s"),
         pytest.param(ClosedLoop(5000), 8, 4, id="half the cores are the server's"),
     ],
 )
-def test_there_is_a_worker_for_each_256_streams_or_10k_chunks_a_second(load, cpus, workers):
+def test_there_is_a_worker_for_each_256_streams_or_20k_chunks_a_second(load, cpus, workers):
     assert workers_needed(some_requests(10, output_tokens=100), load, cpus) == workers
+
+
+def test_there_is_a_worker_for_each_500_requests_a_second_however_short_their_answers():
+    assert workers_needed(some_requests(10, output_tokens=1), OpenLoop(600.0), cpus=64) == 3
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "more"),
+    [
+        pytest.param(1, 8, 2, id="twice as many"),
+        pytest.param(3, 4, 4, id="no more than cores"),
+        pytest.param(2, 1, 2, id="never fewer"),
+    ],
+)
+def test_a_load_that_was_too_much_is_measured_with_more_workers(workers, cpus, more):
+    assert more_workers(workers, cpus) == more
+
+
+@pytest.mark.parametrize(
+    ("load", "connections"),
+    [
+        pytest.param(ClosedLoop(300), 300, id="one a user"),
+        pytest.param(OpenLoop(5.0), 64, id="a few"),
+        pytest.param(OpenLoop(200.0), 200, id="a second's arrivals"),
+        pytest.param(OpenLoop(9000.0), 512, id="not too many"),
+    ],
+)
+def test_connections_are_opened_before_the_load_begins(load, connections):
+    assert connections_needed(load) == connections

@@ -17,11 +17,16 @@ from tests.studies import (
     inconclusive,
 )
 from tuner import record
+from tuner.configuration import Configuration
+from tuner.engineview import EngineView
 from tuner.finalists import FinalistRun
 from tuner.report import write_report
 from tuner.report.dots import load_dots, rivals, search_dots
+from tuner.report.inside import efficiency
 from tuner.report.page import page as render
 from tuner.report.study import Cast, Study
+from tuner.requestlog import ClientHealth
+from tuner.score import Health
 from tuner.target import ClosedLoop, OpenLoop
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -142,6 +147,36 @@ def test_forty_trials_of_seven_probes_stay_below_300_kibibytes(tmp_path):
 def test_a_section_without_anything_to_show_is_left_out(name, sections):
     found = set(read(page_of(name)).ids) & {"sure", "load", "speed", "search"}
     assert found == sections
+
+
+def test_what_the_engine_said_of_itself_is_a_table_of_the_trials_that_it_said_it_of():
+    summary, (default, miss, *others), plan = deploy()
+    view = EngineView(scrapes=90, running=31.5, waiting=0.0, kv_peak_frac=0.71, step_tokens=2048.0, queue_p50_s=0.004)
+    health = Health(ClientHealth(0.001, 0.2, 0.4, 2, 0.3), 8, 8, 8, reusable_frac=0.25, cached_frac=0.24)
+    default = replace(default, best=a_score(engine=view, health=health))
+    text = render(Study(summary, [default, miss, *others], plan, values={}))
+    section = text[text.index('id="engine"') : text.index('id="all"')]
+    cells = re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", section)
+    headings, rows = cells[:9], cells[9:]
+    assert headings == [
+        "id", "configuration", "running", "waiting", "median wait", "tokens per step", "batching efficiency",
+        "KV cache, peak", "hits designed",
+    ]  # fmt: skip
+    assert rows == ["t0, default", "(engine default)", "32", "0", "4.00 ms", "2,050", "25.0 %", "71.0 %", "25.0 %"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "step_tokens", "expected"),
+    [
+        ({"token_budget": 8192}, 2048.0, 0.25),
+        ({"token_budget": -1}, 2048.0, None),
+        ({}, 2048.0, None),
+        ({"token_budget": 8192}, None, None),
+    ],
+)
+def test_batching_efficiency_needs_a_budget_and_a_batch(knobs, step_tokens, expected):
+    outcome = an_outcome(0, Configuration("vllm", knobs))
+    assert efficiency(outcome, EngineView(step_tokens=step_tokens)) == expected
 
 
 def test_fresh_runs_of_the_finalists_are_drawn(tmp_path):

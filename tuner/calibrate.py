@@ -18,6 +18,7 @@ from launchers.sim.steptime import step_source
 from launchers.sim.virtual import planned_settings
 from tuner.config.calibration import Calibration, StepSource
 from tuner.config.plan import Plan
+from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import ServerFailed
 from tuner.outcome import Outcome
@@ -83,14 +84,16 @@ def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
     if plan.box.simulation is not None:
         # A simulation teaches nothing about the engine, and its own delays would add up from study to study.
         return Lesson(comparison, None)
-    unfit = _unfit(comparison)
+    unfit = _unfit(comparison, plan.workload)
     if unfit:
         return Lesson(replace(comparison, why=unfit), None)
     return Lesson(comparison, fitted)
 
 
-def _unfit(comparison: Comparison) -> str | None:
+def _unfit(comparison: Comparison, workload: Workload) -> str | None:
     """Why a calibration is not worth keeping; None where it is."""
+    if workload.real_text:
+        return "how many tokens its prompts have was estimated, so the calibration is not kept"
     left = comparison.tpot_error_after
     if comparison.probes < LEAST_PROBES:
         return f"only {comparison.probes} probes could be compared, so the calibration is not kept"
@@ -134,7 +137,7 @@ def _measured(plan: Plan, trial: int, settings: SimSettings) -> Iterator[Measure
     for path in [folder / "requests.parquet", *sorted((folder / "confirm").glob("*.parquet"))]:
         purpose = Purpose.CONFIRM if path.parent.name == "confirm" else Purpose.SEARCH
         for raw in read_probes(path) if path.exists() else []:
-            if raw.is_whole and (raw.counted & raw.ended_well).any():
+            if raw.is_whole and raw.stage != "ramp" and (raw.counted & raw.ended_well).any():
                 yield _replayable(plan, raw, settings, derive(plan.seed, purpose, raw.replicate))
 
 

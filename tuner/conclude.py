@@ -97,6 +97,7 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
         tpot_s=probe.tpot_s,
         e2e_s=probe.e2e_s,
         capacity_rps_per_gpu=(outcome.capacity_rps or 0.0) / gpus if isinstance(probe.load, OpenLoop) else None,
+        capacity_by=outcome.capacity_by if isinstance(probe.load, OpenLoop) else None,
     )
 
 

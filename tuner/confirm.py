@@ -10,6 +10,7 @@ from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import Finalist, FinalistRun, Value, next_cells, value_of
 from tuner.goodput import level_of
+from tuner.mishaps import leftovers
 from tuner.outcome import Outcome
 from tuner.target import OpenLoop
 from tuner.trial import TrialOrder
@@ -46,6 +47,8 @@ def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None
                 record.append_run(plan.out, run)
                 work.runs.append(run)
                 listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
+                for text in leftovers(run.trial, [run.score]):
+                    listener(Note(text))
     except ServerFailed as failed:
         listener(Note(f"a finalist could not be measured again: {failed}", failed.log))
     except MeasurementVoid as void:
@@ -94,6 +97,8 @@ def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
             return Finalist(outcome.trial, level, gpus, steps="users")
         case "at_once":
             return Finalist(outcome.trial, level, gpus, steps="none")
+        case "trace" if plan.workload.arrivals.speed:
+            return Finalist(outcome.trial, level, gpus, steps="none", counted=plan.slo.deciding_requests)
         case _:
             return Finalist(outcome.trial, level, gpus, counted=plan.slo.deciding_requests)
 

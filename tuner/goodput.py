@@ -100,6 +100,13 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
     return _answer("found", scores, question)
 
 
+def at_one_load(found: Score, attainment: float) -> Answer:
+    """What a server is worth that is offered one load only."""
+    if found.attainment < attainment:
+        return Answer("misses-slo", 0.0, found, None, (found,))
+    return Answer("found", found.goodput_rps, found, None, (found,))
+
+
 def next_level(scores: list[Score], question: Question) -> tuple[float, int] | None:
     """The next (level, counted requests) to measure, or None when enough is known."""
     curve = fit(scores)

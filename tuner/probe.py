@@ -8,6 +8,7 @@ import numpy as np
 
 from tuner.config.slo import Slo
 from tuner.config.workload import Workload
+from tuner.ramp import is_over, steps_of
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.score import Score, bad_requests, score
@@ -23,7 +24,7 @@ OVERLOAD_SEEN = 0.05
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
 
-ProbeStage = Literal["idle", "search", "confirm"]
+ProbeStage = Literal["idle", "search", "ramp", "confirm"]
 Watcher = Callable[[Load, float, RequestLog], None]
 """Is shown a running probe: its load, how much of its window is done (0–1) and the log so far."""
 
@@ -73,6 +74,13 @@ class Prober:
         requests = build(self.workload, self.seed, self._enough(load, window))
         return self._replay(requests, load, window, self.stage)
 
+    def ramp(self, load: ClosedLoop) -> tuple[Score, ...]:
+        """The score at each number of users up to `load.users`, each from the time that it was the number."""
+        window = Window(0.0, load.users * load.joining_s, self.slo.timeout_s)
+        requests = build(self.workload, self.seed, self._enough(load, window))
+        self._replay(requests, load, window, "ramp")
+        return steps_of(self.recorded[-1].log, load, self.slo.limits)
+
     def all_at_once(self, count: int) -> Score:
         """Offline: `count` requests offered together; the window is the time until the last has ended."""
         requests = build(self.workload, self.seed, count)
@@ -100,8 +108,10 @@ class Prober:
             done_frac = min(max((log.ended_s - window.warmup_s) / window.measure_s, 0.0), 1.0)
             self.watcher(load, done_frac, log)
         # A finalist's window counts whole: half of it would say how bad its bad half was.
-        if self.stage == "confirm" or self.slo.attainment <= 0 or not isinstance(load, OpenLoop):
+        if self.stage == "confirm" or self.slo.attainment <= 0:
             return None
+        if isinstance(load, ClosedLoop):
+            return is_over(log, load, self.slo.limits) if load.joining_s else None
         expected = load.rate_rps * window.measure_s
         tolerated = max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - self.slo.attainment) * expected)
         resolved = log.counted & (log.status != Status.UNFOLLOWED)

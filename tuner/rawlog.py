@@ -1,4 +1,4 @@
-"""Raw log: the request-by-request timings of a trial's probes, as one parquet file.
+"""Raw log: the request-by-request timings of a trial's probes, and the scrapes of its engine's metrics, as parquet.
 
 Served probes keep the time of every chunk. Those of a study in virtual time can be had again from the plan and its
 seed, so there only the request's own P99 gap is kept, which is what limits are about.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tuner.engineview import COUNTERS, GAUGES, Scrape
 from tuner.probe import Recorded
 from tuner.requestlog import Status
 from tuner.requests import FloatArray, IntArray
@@ -28,10 +29,37 @@ def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool)
     """`requests.parquet`: one row for each request of each probe. Times are seconds since the probe began."""
     if not probes:
         return
+    _write(path, pa.concat_tables([_table(number, probe, with_chunks) for number, probe in enumerate(probes)]))
+
+
+def write_metrics(path: Path, probes: Sequence[Recorded]) -> None:
+    """`metrics.parquet`: one row for each scrape of each probe, under neutral names; no file where there was none.
+
+    `probe` counts as in `requests.parquet`; `at_s` since the probe began. Counters count from the server's start.
+    """
+    rows = [_metrics_row(number, scrape) for number, probe in enumerate(probes) for scrape in probe.log.scrapes]
+    if rows:
+        _write(path, pa.Table.from_pylist(rows, schema=_METRICS))
+
+
+_METRICS = pa.schema([
+    ("probe", pa.int16()),
+    ("at_s", pa.float64()),
+    *((name, pa.float64()) for name in (*GAUGES, *COUNTERS)),
+    ("queue_bounds_s", pa.list_(pa.float64())),
+    ("queue_counts", pa.list_(pa.float64())),
+])  # fmt: skip
+
+
+def _metrics_row(number: int, scrape: Scrape) -> dict[str, object]:
+    queue = {"queue_bounds_s": scrape.queue_bounds_s, "queue_counts": scrape.queue_counts}
+    return {"probe": number, "at_s": scrape.at_s, **dict(scrape.values.items()), **queue}
+
+
+def _write(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tables = [_table(number, probe, with_chunks) for number, probe in enumerate(probes)]
     partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
+    pq.write_table(table, partial, compression="zstd")
     partial.replace(path)
 
 
@@ -106,11 +134,17 @@ def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
         "prompt_tokens": pa.array(log.prompt_tokens.astype(np.int32)),
         "output_tokens": pa.array(log.output_tokens.astype(np.int32)),
         "wanted_tokens": pa.array(log.wanted_tokens.astype(np.int32)),
+        "reusable_tokens": _known(log.reusable_tokens, n),
+        "cached_tokens": _known(log.cached_tokens, n),
         "itl_p99_s": pa.array(own_itl_s(log)),
     }
     if with_chunks:
         columns["chunk_s"] = pa.ListArray.from_arrays(log.chunk_start.astype(np.int32), pa.array(log.chunk_s))
     return pa.table(columns)
+
+
+def _known(tokens: IntArray | None, n: int) -> pa.Array:
+    return pa.nulls(n, pa.int32()) if tokens is None else pa.array(tokens.astype(np.int32))
 
 
 def _level(load: Load) -> tuple[float | None, int | None]:

@@ -1,7 +1,8 @@
 """Record: what a study writes into its folder, and how it is read again.
 
     plan.yaml  study.db  summary.json  trials.csv  report.html  finalists.jsonl
-    trials/0007/{outcome.json, requests.parquet, server.log, confirm/seed0-load12.5.parquet}
+    trials/0007/{outcome.json, requests.parquet, metrics.parquet, server.log}
+    trials/0007/confirm/{seed0-load12.5.parquet, metrics/seed0-load12.5.parquet}
 
 Files are moved into place when complete, so that a crash leaves a whole file or none.
 """

@@ -6,6 +6,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from tuner.engineview import EngineView, Scrape
 from tuner.requests import FloatArray, IntArray
 
 
@@ -22,12 +23,19 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class ClientHealth:
-    """How well the load generator kept up. `send_lag_p99_s`: sent − due; `busy_frac`: of its event loop."""
+    """How well the load generator kept up.
+
+    `send_lag_p99_s`: sent − due. `run_queue_wait_s`: what its workers waited for a core, together. Of the busiest
+    worker: `cpu_frac`, its share of a core; `busy_frac`, that and its waiting. `voided`: why the probe had to be
+    measured a second time, with more workers.
+    """
 
     send_lag_p99_s: float
     run_queue_wait_s: float
     busy_frac: float
     workers: int
+    cpu_frac: float = 0.0
+    voided: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class RequestLog:
     `output_tokens` is what the server's usage record says (0 if it said nothing), `wanted_tokens` what was asked for.
     The window is [`warmup_s`, `warmup_s` + `window_s`), `ended_s` when the probe was over. `stopped`:
     why a probe ended early.
+
+    None in virtual time: `client`; `began_s`, when the probe began on the clock of `perf_counter`; `reusable_tokens`
+    (n,), the tokens that a prompt shares with the beginning of one sent before it, which an endless prefix cache
+    would have held. `cached_tokens` (n,): those that the server says it had cached; None where it never said.
+    `engine`: what the engine said of itself, None where it said nothing; `scrapes` that came from.
     """
 
     request: IntArray
@@ -58,6 +71,11 @@ class RequestLog:
     errors: tuple[str, ...] = ()
     stopped: str | None = None
     client: ClientHealth | None = None
+    began_s: float | None = None
+    reusable_tokens: IntArray | None = None
+    cached_tokens: IntArray | None = None
+    engine: EngineView | None = None
+    scrapes: tuple[Scrape, ...] = ()
 
     def __len__(self) -> int:
         """The number of rows."""

@@ -7,12 +7,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.config.slo import Limits
-from tuner.requestlog import RequestLog, Status
-from tuner.requests import FloatArray
+from tuner.engineview import EngineView
+from tuner.requestlog import ClientHealth, RequestLog, Status
+from tuner.requests import FloatArray, IntArray
 from tuner.target import ClosedLoop, Load, OpenLoop
 
 BoolArray = npt.NDArray[np.bool_]
 BATCHES = 10
+# What prompts share besides may be so long: a chat's template before its text, less than a segment behind what they
+# share by design. Such tokens are no leftovers of another probe.
+CHANCE_TOKENS = 128
+# Less than this share of all prompt tokens does not change a measurement.
+LEFTOVER_FRAC = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,33 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
+class Health:
+    """Whether a probe can be believed; its counted requests that ended, those of them that failed included.
+
+    `wanted_tokens` were asked for, `received_tokens` the server says it gave, in `chunks` token-bearing chunks.
+    `reusable_frac` of all prompt tokens would have been in an endless prefix cache, `cached_frac` were in the
+    server's, as it says; None where it does not. `leftover_frac`: how much more of them was in its cache than the
+    workload could have put there, where that is more than chance: something of an earlier probe was left in it.
+    """
+
+    client: ClientHealth
+    wanted_tokens: int
+    received_tokens: int
+    chunks: int
+    reusable_frac: float | None
+    cached_frac: float | None
+    leftover_frac: float = 0.0
+
+
+@dataclass(frozen=True)
 class Score:
     """One probe of one server. Rates are the server's (not per GPU), per second of the window.
 
     `attainment` is good/counted, where every request due in the window counts and a failed one is bad.
     `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
     failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
-    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests.
+    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
+    virtual time; `engine` is what the engine said of itself.
     """
 
     load: Load
@@ -50,6 +76,8 @@ class Score:
     missed: Mapping[str, int]
     batch_attainment: tuple[float, ...]
     stopped: str | None = None
+    health: Health | None = None
+    engine: EngineView | None = None
 
     @property
     def offered_rps(self) -> float:
@@ -94,6 +122,8 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         missed={name: int((counted & missed).sum()) for name, missed in misses.items()},
         batch_attainment=_batch_attainment(good[counted]),
         stopped=log.stopped,
+        health=_health(log),
+        engine=log.engine,
     )
 
 
@@ -164,6 +194,46 @@ def _misses(log: RequestLog, times: Latencies, limits: Limits) -> dict[str, Bool
         per_token = limits.ttft_s_per_prompt_token if name == "ttft_s" else 0.0
         misses[name] = ok & (getattr(times, name) > limit + per_token * log.prompt_tokens)
     return misses
+
+
+def _health(log: RequestLog) -> Health | None:
+    if log.client is None:
+        return None
+    rows = log.counted & (log.status != Status.UNFOLLOWED)
+    prompt_tokens = int(log.prompt_tokens[rows].sum())
+    return Health(
+        client=log.client,
+        wanted_tokens=int(log.wanted_tokens[rows].sum()),
+        received_tokens=int(log.output_tokens[rows].sum()),
+        chunks=int(np.diff(log.chunk_start)[rows].sum()),
+        reusable_frac=_share(log.reusable_tokens, rows, prompt_tokens),
+        cached_frac=_share(log.cached_tokens, rows, prompt_tokens),
+        leftover_frac=_leftover_frac(log, rows),
+    )
+
+
+def _leftover_frac(log: RequestLog, rows: BoolArray) -> float:
+    """The share of prompt tokens found in the prefix cache though no prompt of this probe had brought them.
+
+    Request by request where the server says what it had cached, else by its counters over the whole probe.
+    """
+    if log.reusable_tokens is None:
+        return 0.0
+    if log.cached_tokens is not None:
+        excess = (log.cached_tokens - log.reusable_tokens)[rows]
+        found, total = float(excess[excess > CHANCE_TOKENS].sum()), float(log.prompt_tokens[rows].sum())
+    elif log.engine and log.engine.cache_hit_frac is not None:
+        total = float(log.prompt_tokens.sum())
+        explained = float(log.reusable_tokens.sum()) + CHANCE_TOKENS * len(log)
+        found = log.engine.cache_hit_frac * total - explained
+    else:
+        return 0.0
+    frac = found / total if total else 0.0
+    return frac if frac > LEFTOVER_FRAC else 0.0
+
+
+def _share(tokens: IntArray | None, rows: BoolArray, total: int) -> float | None:
+    return None if tokens is None or not total else int(tokens[rows].sum()) / total
 
 
 def _tokens_in_window(log: RequestLog) -> float:

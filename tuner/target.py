@@ -17,9 +17,13 @@ class OpenLoop:
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """`users` sessions at a time; each starts the next when it has finished one."""
+    """`users` sessions at a time; each starts the next when it has finished one.
+
+    With `joining_s` the users come one by one, the first at once and each other one so many seconds later.
+    """
 
     users: int
+    joining_s: float = 0.0
 
 
 Load = OpenLoop | ClosedLoop
@@ -55,7 +59,7 @@ class Target(Protocol):
 
         `watch` is shown the log so far now and then. A caller gives enough requests to fill the
         window and the tail behind it. Raises ServerFailed if the server dies, MeasurementVoid if the client was
-        too slow to be believed.
+        too slow to be believed, twice.
         """
         ...
 

@@ -44,6 +44,7 @@ def add(s: Scheduler, prompt_tokens: int, wanted_tokens: int, seed: int = 0, nam
     s.seed.append(seed)
     s.names.append(names if names and s.cache else [])
     s.owned.append([])
+    s.cached.append(0)
     s.phase.append(WAITING)
     s.said.append(0)
     s.target.append(prompt_tokens)
@@ -83,6 +84,7 @@ def admit(s: Scheduler, i: int, hits: int) -> None:
         if s.place[i] < 0:
             s.cache.queried_tokens += s.target[i]
             s.cache.hit_tokens += s.computed[i]
+            s.cached[i] = s.computed[i]
     s.place[i] = len(s.admitted)
     s.admitted.append(i)
     s.prefilling.append(i)

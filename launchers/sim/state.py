@@ -30,6 +30,7 @@ class Scheduler:
     - `said`: tokens answered before the last preemption, `earlier` their times.
     - `run_start`, `run_end`: the answer's steps after its first token at `first_s`; NO_RUN before it.
     - `names`: the numbers of leading blocks that others may share; `owned` those held now.
+    - `cached`: prompt tokens that were in the prefix cache when the request was first admitted.
     - `admitted`: running requests by admission, the last one to be preempted first; entries that a request's `place`
       does not point at are history.
     - `ends`, `growth`, `gains`: by step, which answers end, how many blocks are needed, and (speculation) how many
@@ -46,6 +47,7 @@ class Scheduler:
     seed: list[int] = field(default_factory=list)
     names: list[list[int]] = field(default_factory=list)
     owned: list[list[int]] = field(default_factory=list)
+    cached: list[int] = field(default_factory=list)
     phase: list[int] = field(default_factory=list)
     said: list[int] = field(default_factory=list)
     target: list[int] = field(default_factory=list)

@@ -6,33 +6,36 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import uvloop
 
 from tuner.load.channel import Channel, open_channel
 from tuner.load.health import effort
 from tuner.load.offer import Offer
-from tuner.load.prompts import Bodies
+from tuner.load.prompts import Questions, questions
 from tuner.load.recorder import Recorder
-from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason, stamped_reads
+from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason
 from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
-from tuner.target import ClosedLoop
+from tuner.target import ClosedLoop, Load, OpenLoop
 
 FLUSH_PERIOD_S = 0.1
-WARM_CONNECTIONS = 64
+# In an open loop nobody knows how many requests will be under way together: at least a second's arrivals.
+WARM_CONNECTIONS = (64, 512)
 WARM_TIMEOUT_S = 5.0
 
 
 async def work(job: Job, worker: int) -> None:
     """Make the prompts, open connections, say so, wait for the start, offer the load until told to stop."""
-    bodies = Bodies(job.endpoint.model, job.endpoint.vocab, job.requests, job.rows_of(worker))
+    asked = questions(job.endpoint.model, job.endpoint.vocab, job.requests, job.rows_of(worker))
     channel = await open_channel()
-    async with open_client(job.endpoint.base_url) as client:
+    async with open_client(job.endpoint.base_url, asked.path) as client:
         await _warm(client, job)
         channel.send(Ready())
         recorder = Recorder(await channel.words.started)
-        sender = _Sender(client, bodies, recorder, job.window.timeout_s)
+        sender = _Sender(client, asked, recorder, job.window.timeout_s)
         with _collector_at_rest():
             await _offer(Offer(job, worker, recorder, sender.send), recorder, channel)
     await channel.close()
@@ -50,7 +53,7 @@ async def _offer(offer: Offer, recorder: Recorder, channel: Channel) -> None:
             task.cancel()
     spent = effort().since(before)
     channel.send(recorder.take())
-    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac))
+    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac, spent.cpu_frac))
 
 
 async def _flush(recorder: Recorder, channel: Channel) -> None:
@@ -65,9 +68,9 @@ async def _tell_when_followed(offer: Offer, channel: Channel) -> None:
 
 
 class _Sender:
-    def __init__(self, client: Client, bodies: Bodies, recorder: Recorder, timeout_s: float) -> None:
+    def __init__(self, client: Client, questions: Questions, recorder: Recorder, timeout_s: float) -> None:
         self._client = client
-        self._bodies = bodies
+        self._questions = questions
         self._recorder = recorder
         self._timeout_s = timeout_s
 
@@ -75,14 +78,13 @@ class _Sender:
         """Send one request and record its answer. Whatever becomes of it is recorded, not raised."""
         recorder = self._recorder
         status, how, why = 0, Ending.CANCELLED, ""
+        question = self._client.question(self._questions.body(row), partial(recorder.read, row))
         recorder.sent(row, due_s)
-        body = self._bodies.body(row)
         try:
             async with asyncio.timeout(due_s + self._timeout_s - recorder.now_s()):
-                async with self._client.ask(body) as response:
+                async with self._client.ask(question) as response:
                     status = response.status_code
-                    async for read_s, data in stamped_reads(response):
-                        recorder.read(row, read_s, data)
+                    await response.aread()
             how = Ending.BODY_ENDED
         except TimeoutError:
             how = Ending.TIMED_OUT
@@ -94,10 +96,19 @@ class _Sender:
 
 
 async def _warm(client: Client, job: Job) -> None:
-    connections = job.load.users if isinstance(job.load, ClosedLoop) else WARM_CONNECTIONS
+    """Open as many connections as this worker will need, together, so that none is used twice."""
     async with asyncio.TaskGroup() as group:
-        for _ in range(connections // job.workers):
+        for _ in range(-(-connections_needed(job.load) // job.workers)):
             group.create_task(_touch(client))
+
+
+def connections_needed(load: Load) -> int:
+    """How many connections to have open when the load begins."""
+    match load:
+        case ClosedLoop(users):
+            return users
+        case OpenLoop(rate_rps):
+            return int(np.clip(rate_rps, *WARM_CONNECTIONS))
 
 
 async def _touch(client: Client) -> None:

@@ -12,6 +12,7 @@ from tuner.config.plan import Plan
 from tuner.confirm import values_of
 from tuner.outcome import Outcome
 from tuner.report.figures import figures
+from tuner.report.inside import inside
 from tuner.report.study import Study
 from tuner.report.table import table_of
 from tuner.summary import Point, Summary
@@ -87,6 +88,8 @@ def page(study: Study) -> str:
         cautions=cautions(summary, plan),
         steps=next_steps(outcomes, plan) if summary.verdict == "nothing-meets-slo" else (),
         figures=figures(study),
+        is_virtual=plan.box.simulation == "virtual",
+        inside=inside(outcomes, study.cast, naming),
         table=table_of(outcomes, study.cast, naming, plan),
         reproduce=_reproduce(summary, plan),
     )
