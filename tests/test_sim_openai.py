@@ -35,6 +35,13 @@ def test_a_chat_begins_with_its_role(server):
     assert usage["usage"]["prompt_tokens"] == 100
 
 
+def test_a_stream_interval_sends_the_first_token_then_lumps_and_what_is_left(tmp_path):
+    with serving(tmp_path, "vllm", "--stream-interval", "3") as server:
+        *tokens, usage, _ = server.events(max_tokens=9)
+    assert [event["choices"][0]["text"] for event in tokens] == [" a", " a a a", " a a a", " a a"]
+    assert usage["usage"]["completion_tokens"] == 9
+
+
 def test_an_answer_can_come_in_one_piece(server):
     answer = server.client.post("/v1/completions", json=a_body(stream=False, max_tokens=3)).json()
     assert answer["choices"] == [{"index": 0, "text": " a a a", "logprobs": None, "finish_reason": "length"}]

@@ -45,6 +45,7 @@ def any_settings(draw, **fixed) -> SimSettings:
         "prefix_caching": draw(st.booleans()),
         "drafts": draw(st.sampled_from([0, 0, 1, 3])),
         "acceptance": draw(st.sampled_from([0.0, 0.5, 1.0, (0.9, 0.2)])),
+        "stream_interval": draw(st.sampled_from([1, 1, 2, 5])),
     } | fixed
     if not values["chunked_prefill"] or values["policy"] == "prefill-first":
         values["token_budget"] = CONTEXT
@@ -240,7 +241,7 @@ async def served(chosen: SimSettings, requests: Requests) -> list[list[float]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(any_settings(acceptance=1.0), some_requests)
+@given(st.sampled_from([0.0, 1.0]).flatmap(lambda chance: any_settings(acceptance=chance)), some_requests)
 def test_the_servers_driver_and_virtual_time_give_the_same_times(chosen, requests):
     asked = as_requests(requests)
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:

@@ -25,7 +25,8 @@ KEPT_STEPS = 100_000
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """An answer on its way. `pending` tokens were made and not yet taken; `wake` says that something is to be taken.
+    """An answer on its way. `held` tokens were made and not yet handed out (`stream_interval`), `pending` ones were
+    handed out and not yet taken; `wake` says that something is to be taken.
     When it ends, `cached_prompt_tokens` says how much of the prompt was in the prefix cache.
 
     While `transport` is set, tokens that come are written to it at once, spelt by `piece`.
@@ -34,6 +35,7 @@ class Answer:
     number: int
     wanted: int
     said: int = 0
+    held: int = 0
     pending: int = 0
     cached_prompt_tokens: int = 0
     finish_reason: str | None = None
@@ -153,30 +155,29 @@ class RealTime:
         self.tally.queried_tokens, self.tally.hit_tokens = self.prefix_cache()
 
     def _hand_out(self) -> None:
-        """Give every answer the tokens of the step that has just ended."""
-        s = self.scheduler
+        """Give every answer the tokens of the step that has just ended, and send those that are due: its first one,
+        then lumps of `stream_interval` or more, and what is left when it ends, as vLLM's output processor does."""
+        s, interval = self.scheduler, self.settings.stream_interval
         truncates = self._mishap.kind == "truncate"
         for number, answer in list(self._answers.items()):
             fresh = tokens_said(s, number) - answer.said
             if not fresh:
                 continue
+            is_first = not answer.said
             answer.said += fresh
+            answer.held += fresh
             self.tally.generated_tokens += fresh
             is_last = answer.said == answer.wanted
             if is_last or (truncates and 2 * answer.said >= answer.wanted):
-                answer.pending += fresh
                 self._end(answer, "length" if is_last else "abort")
-            elif answer.transport:
-                # A client may have left without our having been told yet.
-                if not answer.transport.is_closing():
-                    answer.transport.write(answer.piece(fresh))
-            else:
-                answer.pending += fresh
-                answer.wake.set()
+            elif is_first or answer.held >= interval:
+                _send(answer)
         s.ended.clear()
 
     def _end(self, answer: Answer, reason: str) -> None:
         answer.finish_reason = reason
+        answer.pending += answer.held
+        answer.held = 0
         answer.cached_prompt_tokens = self.scheduler.cached[answer.number]
         answer.transport = None
         answer.wake.set()
@@ -202,6 +203,17 @@ class RealTime:
             crash("RuntimeError: CUDA error: an illegal memory access was encountered")
         if self._mishap.kind == "hang-at-step" and step >= self._mishap.step:
             await asyncio.Event().wait()
+
+
+def _send(answer: Answer) -> None:
+    """Hand out what is held, at once where there is a transport."""
+    tokens, answer.held = answer.held, 0
+    if not answer.transport:
+        answer.pending += tokens
+        answer.wake.set()
+    # A client may have left without our having been told yet.
+    elif not answer.transport.is_closing():
+        answer.transport.write(answer.piece(tokens))
 
 
 def _successor(idle: Scheduler, preemptions: int) -> Scheduler:

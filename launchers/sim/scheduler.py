@@ -24,6 +24,7 @@ from launchers.sim.state import (
     gained,
     growth_now,
     held,
+    said_by_chunk,
     steps_run,
     tokens_said,
 )
@@ -156,6 +157,8 @@ def preempt_last(s: Scheduler) -> None:
         i = s.admitted.pop()
     if s.phase[i] == ANSWERING:
         s.earlier[i] = chunk_times_s(s, i)
+        if s.settings.drafts:
+            s.earlier_said[i] = said_by_chunk(s, i)
         s.said[i] = tokens_said(s, i)
     if s.settings.prefix_caching:
         _remember(s, i)
