@@ -76,9 +76,22 @@ def test_many_answers_at_once_each_get_their_own_tokens(server):
         ({"prompt": ["one", "two"]}, 400, "one prompt at a time"),
         ({"n": 2}, 400, "one answer at a time"),
         ({"max_tokens": 0}, 400, "max_tokens must be at least 1"),
+        ({"max_tokens": True}, 400, "Expected `int | null`, got `bool` - at `$.max_tokens`"),
+        ({"prompt": [3, -1]}, 400, "Expected `int` >= 0 - at `$.prompt[1]`"),
+        ({"prompt": [3, "a"]}, 400, "prompt must be"),
+        ({"stream_options": "yes"}, 400, "got `str` - at `$.stream_options`"),
+        ({"stream": "yes"}, 400, "got `str` - at `$.stream`"),
         ({"max_tokens": 4000}, 400, "maximum context length is 4096 tokens"),
     ],
 )
 def test_what_the_engine_would_refuse_is_refused(server, overrides, status, message):
     answer = server.client.post("/v1/completions", json=a_body(**overrides))
     assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True)
+
+
+@pytest.mark.parametrize(
+    "body, message", [(b"{", "not JSON"), (b"[]", "got `array`"), (b'{"messages": "hello"}', "at `$.messages`")]
+)
+def test_a_body_that_is_no_request_is_refused_with_the_place_that_is_wrong(server, body, message):
+    answer = server.client.post("/v1/chat/completions", content=body)
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (400, True)
