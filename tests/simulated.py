@@ -64,7 +64,7 @@ def started(log: Path, engine: str, *flags: str, port: int = 0, **environment: s
             (sys.executable, "-m", "launchers.sim.server", *COMMANDS[engine], *identity, *flags),
             stdout=file,
             stderr=file,
-            env={**os.environ, "GOODTUNE_SIM_START_S": "0", **environment},
+            env={**os.environ, **environment},
         )
 
 

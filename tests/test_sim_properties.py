@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launchers.sim.mishaps import Mishap
+from launchers.sim.faults import Fault
 from launchers.sim.orders import PLANS
 from launchers.sim.prefixcache import UNNAMED
 from launchers.sim.realtime import Answer, RealTime
@@ -228,7 +228,7 @@ async def listened(engine: RealTime, at_s: float, prompt: int, wanted: int) -> l
 
 async def served(chosen: SimSettings, requests: Requests) -> list[list[float]]:
     """Chunk times of every request from the server's own driver."""
-    engine = RealTime(chosen, EvenSteps(), Mishap(), clock_s=asyncio.get_running_loop().time)
+    engine = RealTime(chosen, EvenSteps(), Fault(), clock_s=asyncio.get_running_loop().time)
     due_s = np.cumsum(requests.unit_gaps) + FRONT_END_S
     asked = zip(due_s.tolist(), requests.prompt_tokens.tolist(), requests.output_tokens.tolist(), strict=True)
     async with asyncio.TaskGroup() as group:

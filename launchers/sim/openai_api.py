@@ -94,9 +94,9 @@ class OpenAiApi:
         try:
             if wanted.streams:
                 return await _stream(request, answer, reply)
-            while answer.finish_reason is None:
-                answer.wake.clear()
-                await answer.wake.wait()
+            await _ended(answer)
+            if answer.finish_reason == "cut":
+                return _cut(request)
             return web.json_response(reply.whole(answer))
         finally:
             engine.drop(answer)
@@ -160,6 +160,8 @@ async def _stream(request: web.Request, answer: Answer, reply: Reply) -> web.Str
         await response.write(head + _taken(answer, reply))
         await _follow(request, response, answer, reply)
         head = b""
+    if answer.finish_reason == "cut":
+        return _cut(request)
     await response.write(head + _taken(answer, reply) + reply.tail(answer))
     await response.write_eof()
     return response
@@ -172,9 +174,20 @@ async def _follow(request: web.Request, response: web.StreamResponse, answer: An
     if answer.finish_reason is None:
         answer.piece = cache(lambda tokens: _framed(reply.event(tokens)))
         answer.transport = request.transport
+    await _ended(answer)
+
+
+async def _ended(answer: Answer) -> None:
     while answer.finish_reason is None:
         answer.wake.clear()
         await answer.wake.wait()
+
+
+def _cut(request: web.Request) -> web.Response:
+    """Close the connection as it is; what is returned goes nowhere."""
+    if request.transport:
+        request.transport.abort()
+    return web.Response()
 
 
 def _taken(answer: Answer, reply: Reply) -> bytes:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from launchers.sim.faults import Fault, crash
 from launchers.sim.lateness import Lateness
-from launchers.sim.mishaps import Mishap, crash
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler
 from launchers.sim.settings import SimSettings
@@ -51,7 +51,7 @@ class RealTime:
     """
 
     def __init__(
-        self, settings: SimSettings, steps: StepTime, mishap: Mishap, clock_s: Callable[[], float] = time.monotonic
+        self, settings: SimSettings, steps: StepTime, fault: Fault, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
         self.settings = settings
         self.scheduler = new_scheduler(settings, shares_prefixes=True)
@@ -61,7 +61,7 @@ class RealTime:
         self.lateness = Lateness()
         self._step_s = steps.step_s
         self._plan = PLANS[settings.policy]
-        self._mishap = mishap
+        self._fault = fault
         self._clock_s = clock_s
         self._answers: dict[int, Answer] = {}
         self._dropped: list[int] = []
@@ -127,7 +127,7 @@ class RealTime:
                 now_s = self._clock_s()
                 continue
             self._count(step, self._clock_s())
-            await self._mishap_before(self.tally.steps)
+            await self._go_wrong_before(self.tally.steps)
             now_s += self._step_s(*step)
             slip_s = self._clock_s() - now_s
             if slip_s > LATE_S:
@@ -158,7 +158,6 @@ class RealTime:
         """Give every answer the tokens of the step that has just ended, and send those that are due: its first one,
         then lumps of `stream_interval` or more, and what is left when it ends, as vLLM's output processor does."""
         s, interval = self.scheduler, self.settings.stream_interval
-        truncates = self._mishap.kind == "truncate"
         for number, answer in list(self._answers.items()):
             fresh = tokens_said(s, number) - answer.said
             if not fresh:
@@ -167,12 +166,20 @@ class RealTime:
             answer.said += fresh
             answer.held += fresh
             self.tally.generated_tokens += fresh
-            is_last = answer.said == answer.wanted
-            if is_last or (truncates and 2 * answer.said >= answer.wanted):
-                self._end(answer, "length" if is_last else "abort")
+            reason = self._reason(answer)
+            if reason:
+                self._end(answer, reason)
             elif is_first or answer.held >= interval:
                 _send(answer)
         s.ended.clear()
+
+    def _reason(self, answer: Answer) -> str | None:
+        """Why an answer is at its end, if it is."""
+        if answer.said == answer.wanted:
+            return "length"
+        if 2 * answer.said >= answer.wanted:
+            return {"truncate": "abort", "cut": "cut"}.get(self._fault.kind)
+        return None
 
     def _end(self, answer: Answer, reason: str) -> None:
         answer.finish_reason = reason
@@ -198,10 +205,10 @@ class RealTime:
         if not self._answers and len(self.scheduler.step_s) > KEPT_STEPS:
             self.scheduler = _successor(self.scheduler, self.scheduler.preemptions)
 
-    async def _mishap_before(self, step: int) -> None:
-        if self._mishap.kind == "crash-at-step" and step >= self._mishap.step:
+    async def _go_wrong_before(self, step: int) -> None:
+        if self._fault.is_due("crash-at-step", step):
             crash("RuntimeError: CUDA error: an illegal memory access was encountered")
-        if self._mishap.kind == "hang-at-step" and step >= self._mishap.step:
+        if self._fault.is_due("hang-at-step", step):
             await asyncio.Event().wait()
 
 
