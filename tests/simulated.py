@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 WITHIN_S = 30.0
+COMMON_LABELS = {"engine", "model_name", "tp_rank", "pp_rank", "dp_rank", "engine_type"}
 COMMANDS = {
     "vllm": ("vllm", "serve", "Qwen/Qwen2.5-7B-Instruct", "--max-model-len", "4096"),
     "sglang": ("sglang", "serve", "--model-path", "Qwen/Qwen2.5-7B-Instruct", "--context-length", "4096"),
@@ -32,8 +35,14 @@ class Running:
             return list(events_of(response))
 
     def metrics(self) -> dict[str, float]:
-        lines = self.client.get("/metrics").text.splitlines()
-        return {line.split("{")[0]: float(line.split()[-1]) for line in lines if not line.startswith("#")}
+        """The value of every sample by its name, with those labels that tell samples of one server apart."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return {_name(sample): sample.value for family in families for sample in family.samples}
+
+
+def _name(sample: Sample) -> str:
+    own = {label: value for label, value in sample.labels.items() if label not in COMMON_LABELS}
+    return sample.name + ("{" + ",".join(f'{label}="{value}"' for label, value in own.items()) + "}" if own else "")
 
 
 def a_body(**overrides) -> dict:

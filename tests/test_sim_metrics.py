@@ -4,8 +4,14 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from launchers.sim.faults import Fault
+from launchers.sim.metrics import exposition
+from launchers.sim.realtime import RealTime
 from tests.simulated import WITHIN_S, Running, serving
+from tests.test_sim_properties import EvenSteps
+from tests.test_sim_scheduler import small
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,50 @@ def test_it_counts_steps_tokens_and_waits_as_the_engine_does(server):
     assert risen["vllm:request_queue_time_seconds_count"] == 1
 
 
+def test_every_phase_of_a_request_is_in_its_histogram_when_it_ends(server):
+    before = server.metrics()
+    server.events(prompt=list(range(20000, 20100)), max_tokens=4)
+    risen = {name: value - before[name] for name, value in server.metrics().items()}
+    once = ("time_to_first_token_seconds", "e2e_request_latency_seconds", "request_queue_time_seconds",
+            "request_prefill_time_seconds", "request_decode_time_seconds", "request_inference_time_seconds",
+            "request_time_per_output_token_seconds", "request_prompt_tokens",
+            "request_generation_tokens")  # fmt: skip
+    assert {risen[f"vllm:{name}_count"] for name in once} == {1}
+    assert risen["vllm:inter_token_latency_seconds_count"] == 3
+    seconds = {name: risen[f"vllm:{name}_seconds_sum"] for name in (
+        "e2e_request_latency", "request_queue_time", "request_inference_time", "request_prefill_time",
+        "request_decode_time", "time_to_first_token", "inter_token_latency",
+    )}  # fmt: skip
+    assert seconds["inter_token_latency"] == pytest.approx(seconds["request_decode_time"])
+    assert seconds["request_inference_time"] == pytest.approx(
+        seconds["request_prefill_time"] + seconds["request_decode_time"]
+    )
+    assert seconds["e2e_request_latency"] == pytest.approx(
+        seconds["request_queue_time"] + seconds["request_inference_time"]
+    )
+    assert risen['vllm:request_success_total{finished_reason="length"}'] == 1
+
+
+def test_every_family_has_its_type_and_help_and_every_sample_its_engine_and_model(server):
+    text = server.client.get("/metrics").text
+    families = list(text_string_to_metric_families(text))
+    assert all(family.documentation and family.type != "unknown" for family in families)
+    labels = {(sample.labels["engine"], sample.labels["model_name"]) for f in families for sample in f.samples}
+    assert labels == {("0", "qwen-7b")}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_large_counts_keep_their_last_digit_and_each_copy_its_own(engine):
+    copies = [RealTime(small(policy=engine), EvenSteps(), Fault()) for _ in range(2)]
+    for copy, tokens in zip(copies, (12_345_678_901_234, 7), strict=True):
+        copy.tally.generated_tokens = tokens
+    lines = exposition(engine, "m", copies).splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith(f"{engine}:generation_tokens_total{{")] == [
+        "12345678901234",
+        "7",
+    ]
+
+
 def test_guesses_and_those_that_were_right_are_counted(tmp_path):
     speculation = '{"method": "ngram", "num_speculative_tokens": 3}'
     with serving(tmp_path, "vllm", "--speculative-config", speculation, "--sim-acceptance", "1.0") as server:
@@ -49,6 +99,9 @@ def test_guesses_and_those_that_were_right_are_counted(tmp_path):
         after = server.metrics()
     assert after["vllm:spec_decode_num_draft_tokens_total"] == 6
     assert after["vllm:spec_decode_num_accepted_tokens_total"] == 6
+    assert after["vllm:spec_decode_num_drafts_total"] == 2
+    for place in range(3):
+        assert after[f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{position="{place}"}}'] == 2
 
 
 def test_sglang_speaks_its_own_metrics_and_flushes_its_cache(tmp_path):

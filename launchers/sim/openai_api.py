@@ -13,7 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from launchers.sim.realtime import Answer, RealTime
+from launchers.sim.answer import Answer
+from launchers.sim.realtime import RealTime
 from launchers.sim.wanted import BadRequest, Wanted, block_names, wanted_chat, wanted_completion
 
 TOKEN = " a"
@@ -47,10 +48,11 @@ CHAT = Spelling("chatcmpl", "chat.completion", "chat.completion.chunk", _delta_c
 
 
 class OpenAiApi:
-    """The handlers for one served model; several copies of the engine get the requests by how busy they are."""
+    """The handlers for one served model."""
 
     def __init__(self, model: str, copies: list[RealTime]) -> None:
         self._model = model
+        self._settings = copies[0].settings
         self._copies = copies
         self._numbers = count()
         self._started = int(time.time())
@@ -64,7 +66,7 @@ class OpenAiApi:
         ]
 
     async def _models(self, request: web.Request) -> web.Response:
-        longest = self._copies[0].settings.max_model_len
+        longest = self._settings.max_model_len
         model = {"id": self._model, "object": "model", "created": self._started, "owned_by": "goodtune"}
         model |= {"root": self._model, "parent": None, "max_model_len": longest}
         return web.json_response({"object": "list", "data": [model]})
@@ -88,8 +90,8 @@ class OpenAiApi:
         kind = spelling.piece if wanted.streams else spelling.whole
         envelope = {"id": f"{spelling.id}-{next(self._numbers)}", "object": kind, "created": int(time.time())}
         reply = Reply(envelope | {"model": self._model}, spelling.choice, wanted)
-        engine = min(self._copies, key=lambda copy: copy.running + copy.waiting)
-        names = block_names(wanted.prompt, engine.settings.block_tokens) if engine.settings.prefix_caching else []
+        settings, engine = self._settings, min(self._copies, key=lambda copy: copy.running + copy.waiting)
+        names = block_names(wanted.prompt, settings.block_tokens) if settings.prefix_caching else []
         answer = engine.submit(wanted.prompt_tokens, wanted.tokens, names)
         try:
             if wanted.streams:
@@ -102,7 +104,7 @@ class OpenAiApi:
             engine.drop(answer)
 
     def _check_length(self, wanted: Wanted) -> None:
-        settings = self._copies[0].settings
+        settings = self._settings
         if not settings.admits(wanted.prompt_tokens, wanted.tokens):
             raise BadRequest(
                 f"This model's maximum context length is {settings.max_model_len} tokens. However, you requested "
