@@ -226,9 +226,9 @@ async def listened(engine: RealTime, at_s: float, prompt: int, wanted: int) -> l
     return times
 
 
-async def served(chosen: SimSettings, requests: Requests) -> list[list[float]]:
+async def served(chosen: SimSettings, requests: Requests, kept_requests: int) -> list[list[float]]:
     """Chunk times of every request from the server's own driver."""
-    engine = RealTime(chosen, EvenSteps(), Fault(), clock_s=asyncio.get_running_loop().time)
+    engine = RealTime(chosen, EvenSteps(), Fault(), asyncio.get_running_loop().time, kept_requests)
     due_s = np.cumsum(requests.unit_gaps) + FRONT_END_S
     asked = zip(due_s.tolist(), requests.prompt_tokens.tolist(), requests.output_tokens.tolist(), strict=True)
     async with asyncio.TaskGroup() as group:
@@ -241,11 +241,15 @@ async def served(chosen: SimSettings, requests: Requests) -> list[list[float]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([0.0, 1.0]).flatmap(lambda chance: any_settings(acceptance=chance)), some_requests)
-def test_the_servers_driver_and_virtual_time_give_the_same_times(chosen, requests):
+@given(
+    st.sampled_from([0.0, 1.0]).flatmap(lambda chance: any_settings(acceptance=chance)),
+    some_requests,
+    st.sampled_from([0, 1000]),
+)
+def test_the_servers_driver_and_virtual_time_give_the_same_times(chosen, requests, kept_requests):
     asked = as_requests(requests)
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        real = runner.run(served(chosen, asked))
+        real = runner.run(served(chosen, asked, kept_requests))
     virtual = replayed(chosen, asked)
     for i, times in enumerate(real):
         assert times == pytest.approx(virtual.chunk_s[virtual.chunk_start[i] : virtual.chunk_start[i + 1]], abs=1e-6)

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from launchers.sim.answer import Answer
+from launchers.sim.copies import Copies
 from launchers.sim.realtime import RealTime
 from launchers.sim.wanted import BadRequest, Wanted, block_names, wanted_chat, wanted_completion
 
@@ -53,7 +54,7 @@ class OpenAiApi:
     def __init__(self, model: str, copies: list[RealTime]) -> None:
         self._model = model
         self._settings = copies[0].settings
-        self._copies = copies
+        self._copies = Copies(copies)
         self._numbers = count()
         self._started = int(time.time())
 
@@ -90,7 +91,7 @@ class OpenAiApi:
         kind = spelling.piece if wanted.streams else spelling.whole
         envelope = {"id": f"{spelling.id}-{next(self._numbers)}", "object": kind, "created": int(time.time())}
         reply = Reply(envelope | {"model": self._model}, spelling.choice, wanted)
-        settings, engine = self._settings, min(self._copies, key=lambda copy: copy.running + copy.waiting)
+        settings, engine = self._settings, self._copies.next()
         names = block_names(wanted.prompt, settings.block_tokens) if settings.prefix_caching else []
         answer = engine.submit(wanted.prompt_tokens, wanted.tokens, names)
         try:

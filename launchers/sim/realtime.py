@@ -11,6 +11,7 @@ from collections.abc import Callable
 from launchers.sim.answer import Answer
 from launchers.sim.buckets import sglang_buckets, vllm_buckets
 from launchers.sim.faults import Fault, crash
+from launchers.sim.history import forget
 from launchers.sim.lateness import Lateness
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler
@@ -21,13 +22,16 @@ from launchers.sim.tally import Tally
 
 # A server this late gives up catching up: its steps would follow each other faster than any GPU's.
 LATE_S = 0.25
-KEPT_STEPS = 100_000
+# Few enough to be forgotten within a fraction of a millisecond, between two steps.
+KEPT_REQUESTS = 256
+KEPT_STEPS = 10_000
 
 
 class RealTime:
     """One server's scheduler and its clock. `run` must be running for answers to come.
 
     uvloop's `loop.time()` stands still while tokens are handed out and counts whole milliseconds, hence `clock_s`.
+    `kept_requests` bounds what is remembered of requests that have ended.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class RealTime:
         steps: StepTime,
         fault: Fault,
         clock_s: Callable[[], float] = time.monotonic,
+        kept_requests: int = KEPT_REQUESTS,
     ) -> None:
         is_sglang = settings.policy == "sglang"
         self.settings = settings
@@ -47,6 +52,8 @@ class RealTime:
         self._plan = PLANS[settings.policy]
         self._fault = fault
         self._clock_s = clock_s
+        self._kept_requests = kept_requests
+        self._most_requests, self._most_steps = kept_requests, KEPT_STEPS
         self._came = 0
         self._answers: dict[int, Answer] = {}
         self._dropped: list[Answer] = []
@@ -111,9 +118,9 @@ class RealTime:
         now_s = self._clock_s()
         while True:
             self._drop_the_dropped()
+            self._forget()
             step = self._plan(self.scheduler)
             if not step[2] and not step[3]:
-                self._trim()
                 self._work.clear()
                 await self._work.wait()
                 now_s = self._clock_s()
@@ -193,11 +200,17 @@ class RealTime:
                 abort(self.scheduler, answer.number)
         self._dropped.clear()
 
-    def _trim(self) -> None:
-        """An idle server forgets its past requests, or a long life would fill the memory."""
+    def _forget(self) -> None:
+        """Forget past requests and steps, or a long life would fill the memory."""
         s = self.scheduler
-        if not self._answers and len(s.step_s) > KEPT_STEPS:
-            self.scheduler = Scheduler(s.settings, s.free_blocks, s.cache, preemptions=s.preemptions)
+        if len(s.prompt) <= self._most_requests and len(s.step_s) <= self._most_steps:
+            return
+        new = forget(s)
+        for old, answer in self._answers.items():
+            answer.number = new[old]
+        self._answers = {answer.number: answer for answer in self._answers.values()}
+        self._most_requests = len(s.prompt) + self._kept_requests
+        self._most_steps = len(s.step_s) + KEPT_STEPS
 
     async def _go_wrong_before(self, step: int) -> None:
         if self._fault.is_due("crash-at-step", step):
