@@ -1,7 +1,7 @@
 """Wanted: the body of a request, read and checked: bytes in, what is wanted or why it is refused out. Pure."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 
@@ -85,10 +85,10 @@ def wanted_completion(body: bytes) -> Wanted:
             prompt = ""
     if isinstance(prompt, str) and prompt:
         return _wanted(asked, prompt.encode(), DEFAULT_COMPLETION_TOKENS)
-    ids = [token for token in prompt if isinstance(token, int)]
-    if not ids or len(ids) < len(prompt):
+    # Long prompts come between two steps: this looks at each token in C.
+    if set(map(type, prompt)) != {int}:
         raise BadRequest("prompt must be a text or a list of token ids, and not empty")
-    return _wanted(asked, ids, DEFAULT_COMPLETION_TOKENS)
+    return _wanted(asked, cast(Prompt, prompt), DEFAULT_COMPLETION_TOKENS)
 
 
 def wanted_chat(body: bytes) -> Wanted:
