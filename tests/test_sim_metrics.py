@@ -73,8 +73,9 @@ def test_every_phase_of_a_request_is_in_its_histogram_when_it_ends(server):
 
 
 def test_every_family_has_its_type_and_help_and_every_sample_its_engine_and_model(server):
-    text = server.client.get("/metrics").text
-    families = list(text_string_to_metric_families(text))
+    answer = server.client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(answer.text))
     assert all(family.documentation and family.type != "unknown" for family in families)
     labels = {(sample.labels["engine"], sample.labels["model_name"]) for f in families for sample in f.samples}
     assert labels == {("0", "qwen-7b")}

@@ -31,6 +31,7 @@ from tuner.config.model import Model
 from tuner.errors import ServerFailed, UserError
 
 DRAIN_POLL_S = 0.05
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 CLOSE_WITHIN_S = 2.0
 OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has 0.50 GiB free."
 
@@ -145,7 +146,8 @@ def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Applicatio
         return web.Response(status=200 if health.is_ready else 503)
 
     async def metrics(request: web.Request) -> web.Response:
-        return web.Response(text=exposition(asked.configuration.engine, asked.served_name, copies))
+        text = exposition(asked.configuration.engine, asked.served_name, copies)
+        return web.Response(body=text.encode(), headers={"content-type": EXPOSITION})
 
     async def reset(request: web.Request) -> web.Response:
         done = all([copy.reset_cache() for copy in copies])
