@@ -69,13 +69,13 @@ class ServedTarget:
     def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
         self.scraper.begin()
         log = replay(self.endpoint, requests, load, window, supervision)
-        self.scraper.fetch()
+        self.scraper.end()
         scrapes = self.scraper.scrapes(log.began_s or 0.0)
         return replace(log, engine=view_of(scrapes, window.warmup_s, window.end_s), scrapes=scrapes)
 
     def _look_at_server(self) -> None:
         self.server.check_alive()
-        self.scraper.fetch()
+        self.scraper.pass_by()
 
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.

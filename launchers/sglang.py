@@ -35,6 +35,7 @@ PATTERNS = (
 EFFECTIVE, REALTIME = "sglang:prefill_effective_tokens_total", "sglang:realtime_tokens_total"
 HITS = ("device_hit", "host_hit", "storage_hit")
 
+# Gauges are renewed with each prompt and with every 40th step of answers: of short probes they say little.
 METRICS = EngineMetrics(
     values={
         "running": (Metric("sglang:num_running_reqs"),),

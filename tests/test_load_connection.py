@@ -40,6 +40,7 @@ class Exchange:
         self.connection, self.wire = Connection(), Wire()
         self.connection.connection_made(self.wire)
         self.pieces: list[tuple[float, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self.reply: asyncio.Task[tuple[int, bytes]]
 
     async def ask(self) -> None:
@@ -58,7 +59,8 @@ class Exchange:
     async def _reply(self) -> tuple[int, bytes]:
         try:
             request = httpx.Request("POST", URL, content=b"{}")
-            status, _ = await self.connection.send(request, lambda at_s, data: self.pieces.append((at_s, data)))
+            keep = self.pieces.append
+            status, self.headers = await self.connection.send(request, lambda at_s, data: keep((at_s, data)))
             await self.connection.wait()
             return status, b"".join(data for _, data in self.pieces)
         finally:
@@ -135,6 +137,17 @@ def test_whatever_a_server_sends_ends_in_an_answer_or_in_a_transport_error(piece
 )
 def test_what_http_allows_is_understood(data, reply):
     assert replied(data) == reply
+
+
+def test_the_headers_of_an_announcement_are_not_those_of_the_answer():
+    async def play() -> list[tuple[bytes, bytes]]:
+        exchange = Exchange()
+        await exchange.ask()
+        await exchange.feed(b"HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n", sized([b"x"]))
+        await exchange.reply
+        return exchange.headers
+
+    assert asyncio.run(play()) == [(b"content-length", b"1")]
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,11 @@ def test_events_of_one_write_share_a_time_stamp(server):
     assert len(np.unique(log.chunk_s)) < OUTPUT_TOKENS
 
 
+def test_a_server_that_never_says_what_it_had_cached_leaves_that_unknown(server):
+    log = run(server, requests_for(fake.prompt_tokens(fake.byte_by_byte)), ClosedLoop(1))
+    assert log.cached_tokens is None
+
+
 def test_a_refused_connection_is_a_result_not_an_exception():
     log = run("http://127.0.0.1:1", requests_for(PLAIN, PLAIN), ClosedLoop(2))
     assert log.status.tolist() == [Status.FAILED, Status.FAILED]

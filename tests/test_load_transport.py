@@ -1,6 +1,7 @@
 """The transport of the measuring path, against a server that is nothing but a socket."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import httpx
 import pytest
 import uvloop
 
+from tuner.load.connection import Connection
 from tuner.load.transport import Client, StampingTransport, open_client, reason
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -126,6 +128,23 @@ def test_each_piece_is_stamped_between_its_writing_and_its_reading():
             await response.aread()
         assert [data for _, data in pieces] == [b"hel", b"lo"]
         assert written_s[0] <= pieces[0][0] <= written_s[1] <= pieces[1][0]
+
+    play(scene)
+
+
+def test_a_request_leaves_at_once_not_at_the_end_of_the_turn_of_the_loop():
+    async def scene() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            _, connection = await asyncio.get_running_loop().create_connection(Connection, *listener.getsockname())
+            server, _ = listener.accept()
+        with server:
+            server.settimeout(PATIENCE_S)
+            request = httpx.Request("POST", "http://127.0.0.1/v1/completions", content=b"{}")
+            sending = connection.send(request, lambda _at_s, _data: None)
+            sending.send(None)
+            assert server.recv(5) == b"POST ", "although the loop has had no time to do anything"
+            sending.close()
+            connection.free()
 
     play(scene)
 

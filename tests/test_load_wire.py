@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.load.replay import more_workers, workers_needed
+from tuner.load.replay import more_workers, unbelievable, workers_needed
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
 from tuner.load.worker import connections_needed
+from tuner.requestlog import ClientHealth
 from tuner.requests import Requests, Segment
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
 
@@ -99,6 +100,27 @@ def test_there_is_a_worker_for_each_500_requests_a_second_however_short_their_an
 )
 def test_a_load_that_was_too_much_is_measured_with_more_workers(workers, cpus, more):
     assert more_workers(workers, cpus) == more
+
+
+CALM = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)
+LATE = ClientHealth(send_lag_p99_s=0.071, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)
+SATURATED = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.95, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("health", "load", "ended_s", "why"),
+    [
+        pytest.param(CALM, OpenLoop(1.0), 60.0, None, id="a client that kept up"),
+        pytest.param(LATE, OpenLoop(1.0), 60.0, "left 71 ms late at p99 (limit 50 ms", id="late sends"),
+        pytest.param(LATE, ClosedLoop(1), 60.0, None, id="no schedule to be late for"),
+        pytest.param(SATURATED, OpenLoop(1.0), 60.0, "busy 95% of the time", id="no time left, open loop"),
+        pytest.param(SATURATED, ClosedLoop(1), 60.0, "busy 95% of the time", id="no time left, closed loop"),
+        pytest.param(SATURATED, ClosedLoop(1), 1.9, None, id="hardly more than its own beginning"),
+    ],
+)
+def test_a_probe_is_believed_if_its_client_kept_up(health, load, ended_s, why):
+    said = unbelievable(health, load, ended_s, send_lag_limit_s=0.050)
+    assert said is None if why is None else why in (said or "")
 
 
 @pytest.mark.parametrize(

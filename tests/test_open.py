@@ -21,11 +21,13 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
+from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, EngineMissing, MeasurementVoid
 from tuner.load.replay import more_workers
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests, Segment
+from tuner.score import score
 from tuner.target import ClosedLoop, Window
 
 FAKE_ENGINE = Path(__file__).parent / "fakes" / "fake_engine.py"
@@ -188,6 +190,26 @@ def test_every_engine_can_be_simulated_as_a_server_process(engine, tmp_path):
         log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
     assert (log.status[log.counted] == Status.OK).all()
     assert log.counted.any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_cache_that_an_earlier_probe_has_filled_is_seen(engine, tmp_path):
+    plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "served"))
+    n, load_, leftovers = 200, ClosedLoop(2), []
+    requests = replace(
+        some_requests(n), prompt_tokens=np.full(n, 400), segments=tuple((Segment(i, 400),) for i in range(n))
+    )
+    with open_target(plan, Configuration(engine, {"prefix_caching": "on"}), (0,), tmp_path) as target:
+        for reset in (True, False, True):
+            if reset:
+                target.reset_cache()
+            log = target.replay(requests, load_, Window(0.0, 0.4, 5.0), lambda _log: None)
+            health = score(log, load_, Limits()).health
+            assert health is not None
+            leftovers.append(health.leftover_frac)
+    clean, spoilt, clean_again = leftovers
+    assert clean == clean_again == 0
+    assert spoilt > 0.5
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -98,9 +98,9 @@ def test_a_real_server_says_what_its_prefix_cache_had_of_a_prompt(engine, target
 @real_engines
 def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
     target.reset_cache()
-    log = target.replay(some_requests(400), ClosedLoop(4), Window(0.5, 4.0, 30.0), lambda _log: None)
+    log = target.replay(some_requests(2000), ClosedLoop(4), Window(0.5, 12.0, 30.0), lambda _log: None)
     view, description = log.engine, ENGINES[engine]
-    assert view is not None and view.scrapes >= 4
+    assert view is not None and view.scrapes >= 3
     text = httpx.get(f"{target.endpoint.base_url}{description.metrics_path}", timeout=30).text
     exported = {line.partition("{")[0] for line in text.splitlines()}
     speculation = {"guessed_tokens", "accepted_tokens"}
@@ -108,9 +108,10 @@ def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
         is_there = any(source.name in exported for source in sources)
         assert is_there or name in speculation or name in description.metrics.unsaid_zeros, name
     assert f"{description.metrics.queue_time}_bucket" in exported
-    assert view.running is not None and 0 < view.running <= 4
+    # SGLang renews its gauges with each prompt and 40th step, and rounds the cache's use to percents.
+    least = 1 if engine == "vllm" else 0
+    assert view.running is not None and least <= view.running <= 4
     assert view.waiting == 0 and view.preemptions == 0
-    # SGLang rounds to percents, of which these short prompts are none.
     assert view.kv_peak_frac is not None and 0 <= view.kv_peak_frac < 1
     assert view.accepted_frac is None
     assert view.step_tokens is not None and 1 < view.step_tokens < 512
@@ -171,7 +172,9 @@ def test_a_real_server_answers_chats_of_real_text(engine, target):
 def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
     with open_real("vllm", tmp_path, speculation="ngram-3") as target:
         assert isinstance(target, ServedTarget)
-        log = target.replay(some_chats(100), ClosedLoop(2), Window(0.5, 3.0, 60.0), lambda _log: None)
+        # The first guesses wait for their code to be compiled.
+        for measure_s in (15.0, 3.0):
+            log = target.replay(some_chats(300), ClosedLoop(2), Window(0.0, measure_s, 60.0), lambda _log: None)
         theirs, ours = exported(metrics_of(target)), exported_by_simulation("vllm", longest_of(target), drafts=3)
     assert ours - theirs == set()
     assert (log.status[log.counted] == Status.OK).all(), log.errors

@@ -1,12 +1,13 @@
 """Scrape: each engine's exposition read under neutral names, and a server that is asked no more than it answers."""
 
 from collections.abc import Callable
+from time import perf_counter
 
 import httpx
 import pytest
 
 from launchers.engines import ENGINES
-from launchers.scrape import PATIENCE, Scraper, read
+from launchers.scrape import PATIENCE, RESTS, Scraper, read
 from launchers.sglang import SGLANG
 from launchers.sim.faults import Fault
 from launchers.sim.metrics import exposition
@@ -143,7 +144,7 @@ def test_a_server_without_metrics_is_asked_once() -> None:
     scraper, asked = a_scraper(lambda _: httpx.Response(404))
     for _ in range(3):
         scraper.begin()
-        scraper.fetch()
+        scraper.end()
     assert (len(asked), scraper.is_there, scraper.scrapes(0.0)) == (1, False, ())
 
 
@@ -151,16 +152,35 @@ def test_a_server_that_does_not_answer_is_left_alone_until_the_next_probe() -> N
     scraper, asked = a_scraper(_refuse)
     scraper.begin()
     for _ in range(10):
-        scraper.fetch()
+        scraper.end()
     assert len(asked) == PATIENCE
     scraper.begin()
     assert len(asked) == PATIENCE + 1
 
 
+def test_a_server_rests_between_two_looks_for_many_times_of_what_one_took() -> None:
+    took_s, ended_s = 0.01, []
+
+    def slowly(request: httpx.Request) -> httpx.Response:
+        until_s = perf_counter() + took_s
+        while perf_counter() < until_s:
+            pass
+        ended_s.append(perf_counter())
+        return httpx.Response(200, text=VLLM_SAYS)
+
+    scraper, asked = a_scraper(slowly)
+    scraper.begin()
+    while len(asked) < 2:
+        scraper.pass_by()
+    assert ended_s[1] - ended_s[0] >= RESTS * took_s
+    scraper.end()
+    assert len(asked) == 3
+
+
 def test_each_probe_has_its_own_scrapes_on_its_own_clock() -> None:
     scraper, _ = a_scraper(lambda _: httpx.Response(200, text=VLLM_SAYS))
     scraper.begin()
-    scraper.fetch()
+    scraper.end()
     assert len(scraper.scrapes(0.0)) == 2
     scraper.begin()
     (only,) = scraper.scrapes(began_s=1e9)

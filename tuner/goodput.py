@@ -107,6 +107,11 @@ def at_one_load(found: Score, attainment: float) -> Answer:
     return Answer("found", found.goodput_rps, found, None, (found,))
 
 
+def worth(scores: list[Score], question: Question) -> Answer:
+    """What these probes say of a server, whoever chose their loads."""
+    return _answer("found", scores, question)
+
+
 def next_level(scores: list[Score], question: Question) -> tuple[float, int] | None:
     """The next (level, counted requests) to measure, or None when enough is known."""
     curve = fit(scores)

@@ -11,7 +11,7 @@ from tuner.config.workload import Workload
 from tuner.ramp import is_over, steps_of
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
-from tuner.score import Score, bad_requests, score
+from tuner.score import Score, bad_requests, fluidity, score
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
 
@@ -31,12 +31,13 @@ Watcher = Callable[[Load, float, RequestLog], None]
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished probe with its raw timings."""
+    """A finished probe with its raw timings. `planned_s`: how long its window was to be."""
 
     stage: ProbeStage
     replicate: int
     score: Score
     log: RequestLog
+    planned_s: float
 
 
 @dataclass
@@ -93,7 +94,9 @@ class Prober:
         if window.end_s > log.ended_s:
             log = _closed_at_its_end(log)
         found = score(log, load, self.slo.limits)
-        self.recorded.append(Recorded(stage, self.replicate, found, log))
+        if log.stopped is None:
+            found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
+        self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s))
         return found
 
     def _enough(self, load: Load, window: Window) -> int:
@@ -113,10 +116,16 @@ class Prober:
         if isinstance(load, ClosedLoop):
             return is_over(log, load, self.slo.limits) if load.joining_s else None
         expected = load.rate_rps * window.measure_s
-        tolerated = max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - self.slo.attainment) * expected)
         resolved = log.counted & (log.status != Status.UNFOLLOWED)
         bad = int((bad_requests(log, load, self.slo.limits) & resolved).sum())
-        return f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated else None
+        return (
+            f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated(self.slo, expected) else None
+        )
+
+
+def tolerated(slo: Slo, expected: float) -> float:
+    """How many bad requests a search lets a probe have that expects so many, before it is stopped as hopeless."""
+    return max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - slo.attainment) * expected)
 
 
 def _least_window_s(slo: Slo) -> float:

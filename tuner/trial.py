@@ -61,7 +61,7 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
             cost = Cost(startup_s, target.clock_s() - startup_s)
             listener(StageEntered(order.trial, "stopping"))
         _tell_mishaps(order, probers[0], listener)
-        return _measured(blank, answer, cost, plan.slo.limits)
+        return measured(blank, answer, cost, plan.slo.limits)
     except ServerFailed as failed:
         failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
         probes = tuple(one.score for prober in probers for one in prober.recorded)
@@ -175,7 +175,8 @@ def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:
     return f"t{order.trial}: one lonely request misses the SLO already: {what}"
 
 
-def _measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:
+def measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:
+    """`blank` with what a search of its load found."""
     capacity_rps, capacity_by = capacity(answer.probes, limits)
     return replace(
         blank,

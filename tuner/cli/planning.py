@@ -75,7 +75,7 @@ class Planned:
 def plan_from(options: Options) -> Planned:
     """The plan that `options` mean. Raises UserError with one message for what is wrong."""
     check_sampler(options.sampler)
-    model, slo = load_model(options.model), _slo(options)
+    model, slo = load_model(options.model), slo_from(options.slo, options.attainment, options.slo_scale)
     extra_flags = _extra_flags(options.flags)
     longest = _context(extra_flags) or model.architecture.max_context
     workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
@@ -119,7 +119,8 @@ def plan_from(options: Options) -> Planned:
         without_table = make_tables(plan, spaces.values())
         notes += tuple(_step_source(plan, space) + without_table[name] for name, space in spaces.items())
     if plan.extra_flags and box.simulation == "virtual":
-        notes += (f"{' '.join(plan.extra_flags)}: in virtual time only a context length has an effect",)
+        flags = " ".join(plan.extra_flags)
+        notes += (f"{flags}: only a context length has an effect in virtual time; no engine checks the rest",)
     return Planned(plan, notes)
 
 
@@ -160,11 +161,12 @@ def duration_s(text: str) -> float:
     return total_s
 
 
-def _slo(options: Options) -> Slo:
-    slo = load(Slo, options.slo)
-    if options.slo_scale != 1:
-        slo = slo.scaled(options.slo_scale)
-    return slo if options.attainment is None else slo.model_copy(update={"attainment": options.attainment})
+def slo_from(name: str, attainment: float | None, scale: float) -> Slo:
+    """The SLO called `name`, its limits multiplied by `scale`, its attainment replaced if one is given."""
+    slo = load(Slo, name)
+    if scale != 1:
+        slo = slo.scaled(scale)
+    return slo if attainment is None else slo.model_copy(update={"attainment": attainment})
 
 
 def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:

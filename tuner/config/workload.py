@@ -141,7 +141,7 @@ class Workload(Strict):
 
     name: str = ""
     title: str
-    source: str
+    source: str = "not given"
     prompt: Lengths | None = None
     output: Lengths | None = None
     arrivals: Arrivals = Arrivals()

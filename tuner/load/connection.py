@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
         self._transport = cast(asyncio.Transport, transport)
-        # uvloop keeps what is written until the end of its turn, behind the requests of everybody else, unless told.
+        # uvloop may keep what is written until its turn ends, behind the requests of everybody else, unless told.
         self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:

@@ -20,7 +20,7 @@ from tuner.requestlog import ClientHealth, RequestLog
 from tuner.requests import IntArray, Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 
-__all__ = ["SEND_LAG_LIMIT_S", "Endpoint", "Supervision", "more_workers", "replay", "workers_needed"]
+__all__ = ["SEND_LAG_LIMIT_S", "Endpoint", "Supervision", "more_workers", "replay", "unbelievable", "workers_needed"]
 
 LOOK_PERIOD_S = 1.0
 READY_TIMEOUT_S = 120.0
@@ -86,6 +86,21 @@ def more_workers(workers: int, cpus: int) -> int:
     return max(workers, min(2 * workers, cpus))
 
 
+def unbelievable(health: ClientHealth, load: Load, ended_s: float, send_lag_limit_s: float) -> str | None:
+    """Why nobody should believe a probe that took `ended_s` seconds; None: it may be believed. Pure."""
+    if ended_s >= SATURATION_SHOWS_S and health.busy_frac > BUSY_LIMIT_FRAC:
+        return (
+            f"the load generator's event loop was busy {health.busy_frac:.0%} of the time "
+            f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {ADVICE}"
+        )
+    if isinstance(load, OpenLoop) and health.send_lag_p99_s > send_lag_limit_s:
+        return (
+            f"requests left {health.send_lag_p99_s * 1e3:.0f} ms late at p99 (limit {send_lag_limit_s * 1e3:.0f} ms, "
+            f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {ADVICE}"
+        )
+    return None
+
+
 class _Probe:
     def __init__(self, job: Job, crew: Crew, supervision: Supervision) -> None:
         self._crew = crew
@@ -104,10 +119,9 @@ class _Probe:
         ended_s = perf_counter() - start_s
         self._finish()
         health = self._client_health()
-        if ended_s >= SATURATION_SHOWS_S:
-            _refuse_if_saturated(health)
-        if isinstance(self._load, OpenLoop):
-            _refuse_if_late(health, self._supervision.send_lag_limit_s)
+        why_void = unbelievable(health, self._load, ended_s, self._supervision.send_lag_limit_s)
+        if why_void:
+            raise MeasurementVoid(why_void)
         log = self._transcript.log(ended_s)
         reusable = self._reusable_tokens(log)
         return replace(log, stopped=stopped, client=health, began_s=start_s, reusable_tokens=reusable)
@@ -160,20 +174,4 @@ class _Probe:
             busy_frac=max(one.busy_frac for one in self._health),
             workers=len(self._health),
             cpu_frac=max(one.cpu_frac for one in self._health),
-        )
-
-
-def _refuse_if_late(health: ClientHealth, send_lag_limit_s: float) -> None:
-    if health.send_lag_p99_s > send_lag_limit_s:
-        raise MeasurementVoid(
-            f"requests left {health.send_lag_p99_s * 1e3:.0f} ms late at p99 (limit {send_lag_limit_s * 1e3:.0f} ms, "
-            f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {ADVICE}"
-        )
-
-
-def _refuse_if_saturated(health: ClientHealth) -> None:
-    if health.busy_frac > BUSY_LIMIT_FRAC:
-        raise MeasurementVoid(
-            f"the load generator's event loop was busy {health.busy_frac:.0%} of the time "
-            f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {ADVICE}"
         )

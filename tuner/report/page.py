@@ -30,7 +30,7 @@ from tuner.wording.conclusion import (
     sentence,
     what_breaks,
 )
-from tuner.wording.naming import METRICS, Naming, naming_of, slo_text, title, trial_name
+from tuner.wording.naming import METRICS, Naming, bound_text, naming_of, slo_text, title, trial_name
 from tuner.wording.numbers import (
     DASH,
     device,
@@ -39,7 +39,6 @@ from tuner.wording.numbers import (
     duration,
     goodput,
     latency,
-    limit,
     share,
     wanted_share,
 )
@@ -72,11 +71,12 @@ def page(study: Study) -> str:
     summary, outcomes, plan = study.summary, study.outcomes, study.plan
     naming = naming_of(plan, [outcome.configuration for outcome in outcomes])
     point = deployed(summary)
+    box = f"{plan.box.title}{' simulated' if summary.simulated else ''}"
     template = _environment().get_template("page.html.j2")
     return template.render(
         headline=headline(summary),
         sentence=sentence(summary, plan),
-        title=f"{plan.model.title} · {plan.slo.name} SLO · {plan.box.title}",
+        title=f"{plan.model.title} · {plan.slo.name} SLO · {box}",
         slo=slo_text(plan.slo),
         counts=counts(summary),
         cost=cost(summary, plan),
@@ -139,8 +139,8 @@ def _latencies(point: Point, plan: Plan) -> list[Kpi]:
     """The share inside the SLO, with the limits and where their percentiles are."""
     seen = [
         f"{METRICS[name]} {percentile_name(plan.slo.attainment)} "
-        f"{latency(at_percentile(point, name, plan.slo.attainment))} of {limit(bound)}"
-        for name, bound in plan.slo.limits.present().items()
+        f"{latency(at_percentile(point, name, plan.slo.attainment))} of {bound_text(plan.slo.limits, name)}"
+        for name in plan.slo.limits.present()
     ]
     need = f"need {wanted_share(plan.slo.attainment)}"
     return [Kpi("Requests inside the SLO", share(point.attainment), "; ".join([need, *seen]))]

@@ -9,7 +9,7 @@ from tuner.config.plan import Plan
 from tuner.outcome import Outcome
 from tuner.summary import Point, Summary, VerdictWord
 from tuner.terminal.scatter import Mark, staircase_plot
-from tuner.wording.commands import command_lines, study_command
+from tuner.wording.commands import command_lines, resume_command
 from tuner.wording.comparison import Row, comparison, deployed
 from tuner.wording.conclusion import (
     cautions,
@@ -141,8 +141,7 @@ def _try_next(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list
 
 
 def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[str]:
-    command = [*study_command(plan), "--out", str(plan.out), "--resume"]
-    return ["  go on with", *_indented(command)]
+    return ["  go on with", *_indented(resume_command(plan))]
 
 
 def _simulation(summary: Summary, plan: Plan) -> list[str]:
@@ -153,8 +152,7 @@ def _simulation(summary: Summary, plan: Plan) -> list[str]:
 
 def _ledger(summary: Summary, plan: Plan) -> list[str]:
     lines = _wrapped(f"{counts(summary)} · {cost(summary, plan)}", "  ")
-    lines += _labelled("report", f"{summary.dir}/report.html")
-    return lines
+    return lines + (_labelled("report", f"{summary.dir}/report.html") if summary.dir else [])
 
 
 def _indented(command: Sequence[str]) -> list[str]:

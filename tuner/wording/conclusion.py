@@ -174,10 +174,14 @@ def closest_text(outcome: Outcome, plan: Plan) -> str:
 
 
 def default_holds_nothing(outcomes: Sequence[Outcome], plan: Plan) -> str:
-    """What to say of a default that holds the SLO at no load, or that could not be measured."""
-    tried = next((outcome for outcome in outcomes if outcome.configuration.is_default), None)
-    if tried is None:
-        return "was not measured"
+    """What to say of a default that holds the SLO at no load, or that could not be measured; of each engine's."""
+    tried = [outcome for outcome in outcomes if outcome.configuration.is_default]
+    if len(tried) < 2:
+        return _holds_nothing(tried[0], plan) if tried else "was not measured"
+    return "; ".join(f"{one.configuration.engine}'s {_holds_nothing(one, plan)}" for one in tried)
+
+
+def _holds_nothing(tried: Outcome, plan: Plan) -> str:
     if tried.best is None:
         return f"was not measured: {ending(tried)}"
     broken = broken_limit(tried.best)
@@ -194,7 +198,7 @@ def _deploy(summary: Summary, plan: Plan) -> str:
     if best is None:
         return "A configuration holds the SLO"
     at = f"{goodput(best)} req/s per {device(plan)} inside the SLO"
-    return f"{at}; the default holds it at no load" if summary.default is None else at
+    return f"{at}; the default does not hold it" if summary.default is None else at
 
 
 def _keep_default(summary: Summary, plan: Plan) -> str:
