@@ -21,6 +21,7 @@ from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_work
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests, Segment
 from tuner.target import Load, Watch, Window
+from tuner.workload.chats import marked
 
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
@@ -182,7 +183,9 @@ def _try_out(client: httpx.Client, described: Described) -> None:
 
 
 def _salted(requests: Requests, salt: int) -> Requests:
-    """The same requests with other texts; equal segments stay equal."""
+    """The same requests with other texts; equal segments stay equal. Real text only gets another beginning."""
+    if requests.chats is not None:
+        return replace(requests, chats=tuple(marked(chat, f"{salt:x}") for chat in requests.chats))
     segments = tuple(
         tuple(Segment(segment.seed ^ salt, segment.tokens) for segment in prompt) for prompt in requests.segments
     )

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from tuner.cli.planning import Options, plan_from
 from tuner.config.catalog import load
 from tuner.config.model import Model
 from tuner.config.plan import Plan
+from tuner.config.workload import Arrivals
 from tuner.errors import BoxUnusable, ConfigError, ServerFailed
-from tuner.requests import Segment
+from tuner.requests import Message, Segment
 from tuner.space import spaces_of
 from tuner.target import ClosedLoop, OpenLoop, Window
 from tuner.terminal.benched import benched_text
 from tuner.trial import TrialOrder, open_for, run_trial
+from tuner.workload.chats import chat_segments
 
 SLO = """
 title: quick
@@ -238,6 +241,27 @@ def test_no_probe_repeats_a_prompt_of_another_and_what_was_shared_is_still_share
     assert all(len({prompt[:6] for prompt in prompts}) == 1 for prompts in probes)
     assert len({prompt for prompts in probes for prompt in prompts}) == 6
     assert len({prompt[:6] for prompts in probes for prompt in prompts}) == 2
+
+
+def test_real_text_is_marked_anew_for_each_probe() -> None:
+    chats = ((Message("system", "Be brief."), Message("user", "Why?")), (Message("user", "How?"),))
+    requests = replace(requests_for(5, 3), segments=chat_segments(chats), chats=chats)
+    with fake.running() as (url, _):
+        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None), send_lag_limit_s=5.0)
+        begun = []
+        for _ in range(2):
+            target.reset_cache()
+            target.replay(requests, ClosedLoop(1), Window(0.0, 60.0, 20.0), lambda log: None)
+            begun.append([entry["body"]["messages"][0]["content"] for entry in journal(url)["entries"]])
+    assert all(texts[0].endswith(" Be brief.") and texts[1].endswith(" How?") for texts in begun)
+    assert len({text.split()[0] for texts in begun for text in texts}) == 2
+
+
+def test_a_trace_at_a_given_speed_is_benched_at_that_speed_alone(plan: Plan) -> None:
+    replayed = plan.workload.model_copy(update={"arrivals": Arrivals(kind="trace", speed=2.0), "trace_rate_rps": 5.0})
+    with open_for(an_order(plan)) as target:
+        found = bench(Bench(replayed, plan.slo), target, "vllm", lambda probe: None)
+    assert [probe.load for probe in found.outcome.probes] == [OpenLoop(10.0)]
 
 
 def test_a_server_that_is_gone_ends_the_measurement() -> None:

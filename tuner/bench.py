@@ -13,8 +13,8 @@ from tuner.probe import ROOM, Prober, ProbeStage, Recorded, Watcher
 from tuner.requestlog import Status
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
-from tuner.target import ClosedLoop, Load, Target
-from tuner.trial import FIRST_GROWTH, OFFLINE_REQUESTS, measured
+from tuner.target import ClosedLoop, Load, OpenLoop, Target
+from tuner.trial import FIRST_GROWTH, OFFLINE_REQUESTS, given_load, measured
 
 Heard = Callable[[Recorded], None]
 """Is told every probe that has ended."""
@@ -101,6 +101,9 @@ def _search(order: Bench, measuring: _Measuring) -> Answer:
     idle = measuring.idle()
     if idle.attainment < min(slo.attainment, LEAST_ATTAINMENT):
         return Answer("misses-slo", 0.0, idle, None, (idle,))
+    given = given_load(order.workload)
+    if isinstance(given, OpenLoop):
+        return at_one_load(measuring.told(prober.measure(given, slo.deciding_requests)), slo.attainment)
     return find_goodput(_question(order, prober.idle_e2e_s), lambda load, n: measuring.told(prober.measure(load, n)))
 
 

@@ -123,7 +123,7 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
         if idle.attainment < min(attainment, LEAST_ATTAINMENT):
             listener(Note(_hopeless_when_idle(order, idle)))
             return Answer("misses-slo", 0.0, idle, None, (idle,))
-    match load := _given_load(order.plan.workload):
+    match load := given_load(order.plan.workload):
         case ClosedLoop():
             listener(StageEntered(order.trial, "probing", load))
             return best_step(prober.ramp(load), attainment)
@@ -138,7 +138,7 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     return find_goodput(_question(order, prober.idle_e2e_s), probe)
 
 
-def _given_load(workload: Workload) -> Load | None:
+def given_load(workload: Workload) -> Load | None:
     """The load that the workload says to offer: a ramp, or its trace at a given speed; None: it is to be searched."""
     arrivals = workload.arrivals
     if arrivals.ramp:

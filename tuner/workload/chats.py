@@ -67,7 +67,13 @@ def chats_from(chats: Sequence[Chat], place: IntArray) -> tuple[Chat, ...]:
     """The chats at `place`, round and round. From the second round on the first message begins with the round's
     number, so that no prompt is one that a prefix cache has seen."""
     n = len(chats)
-    return tuple(_marked(chats[index % n], index // n) for index in place.tolist())
+    return tuple(chats[i % n] if i < n else marked(chats[i % n], f"{i // n + 1}") for i in place.tolist())
+
+
+def marked(chat: Chat, mark: str) -> Chat:
+    """The same chat beginning with a mark of its own, which no prefix cache has seen."""
+    first = replace(chat[0], content=f"({mark}) {chat[0].content}")
+    return (first, *chat[1:])
 
 
 def prompt_lengths(chats: Iterable[Chat]) -> IntArray:
@@ -102,13 +108,6 @@ def _text(content: object) -> str:
     if not isinstance(content, str):
         raise ValueError(f"{json.dumps(content)[:40]} is not a text")
     return content
-
-
-def _marked(chat: Chat, round_number: int) -> Chat:
-    if not round_number:
-        return chat
-    first = replace(chat[0], content=f"({round_number + 1}) {chat[0].content}")
-    return (first, *chat[1:])
 
 
 @lru_cache(maxsize=1 << 16)
