@@ -22,6 +22,7 @@ from launchers.sim.state import (
     growth_now,
     held,
     is_admitted,
+    said_by_chunk,
     steps_run,
     tokens_said,
 )
@@ -196,6 +197,8 @@ def _interrupt(s: Scheduler, i: int) -> None:
     if s.phase[i] == PREFILLING:
         return
     s.earlier[i] = chunk_times_s(s, i)
+    if s.settings.drafts:
+        s.earlier_said[i] = said_by_chunk(s, i)
     s.said[i] = tokens_said(s, i)
     s.blocks[i] = held(s, i, steps_run(s, i))
     book(s, i, -1)

@@ -28,7 +28,8 @@ class Scheduler:
     arrival.
 
     - `target`: tokens to compute before the answer (again) begins: the prompt, and after a preemption what was said.
-    - `said`: tokens answered before the last preemption, `earlier` their times.
+    - `said`: tokens answered before the last preemption, `earlier` their times; `earlier_said`, where steps yield
+      several, how many tokens there were at each.
     - `run_start`, `run_end`: the answer's steps after its first token at `first_s`; NO_RUN before it.
     - `names`: the numbers of leading blocks that others may share; `owned` those held now.
     - `cached`: prompt tokens that were in the prefix cache when the request was first admitted.
@@ -62,6 +63,7 @@ class Scheduler:
     run_start: list[int] = field(default_factory=list)
     run_end: list[int] = field(default_factory=list)
     earlier: dict[int, list[float]] = field(default_factory=dict)
+    earlier_said: dict[int, list[int]] = field(default_factory=dict)
     guessed: dict[int, Guesses] = field(default_factory=dict)
 
     waiting: deque[int] = field(default_factory=deque)
@@ -142,6 +144,17 @@ def chunk_times_s(s: Scheduler, i: int) -> list[float]:
     if s.run_start[i] == NO_RUN:
         return times
     return [*times, s.first_s[i], *s.step_s[s.run_start[i] : min(s.run_end[i], len(s.step_s))]]
+
+
+def said_by_chunk(s: Scheduler, i: int) -> list[int]:
+    """How many tokens the answer had at each of `chunk_times_s`."""
+    if not s.settings.drafts:
+        return list(range(1, tokens_said(s, i) + 1))
+    said = s.earlier_said.get(i, [])
+    if s.run_start[i] == NO_RUN:
+        return said
+    first = s.said[i] + 1
+    return [*said, *(first + more for more in s.guessed[i].tokens[: steps_run(s, i) + 1])]
 
 
 def steps_run(s: Scheduler, i: int) -> int:
