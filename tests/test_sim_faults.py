@@ -82,6 +82,8 @@ def test_a_hang_at_start_is_never_healthy(tmp_path):
             said = {health_of(client, process)}
             while said == {None}:
                 said = {health_of(client, process)}
+            # Whoever waits for another page is not told either that it is ready; a test may see what it does.
+            assert [client.get(path).status_code for path in ("/v1/models", "/ping", "/metrics")] == [503, 503, 200]
         assert said == {503}
     finally:
         process.kill()

@@ -84,3 +84,17 @@ def test_sglang_asks_its_copies_in_turn():
     copies = [with_requests(a_server(policy="sglang"), load) for load in (5, 0)]
     chosen = Copies(copies)
     assert [copies.index(chosen.next()) for _ in range(4)] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("budget", [8, 9, 11, 13, 64])
+def test_no_more_guesses_are_counted_as_right_than_were_made_whatever_the_budget_leaves_out(budget):
+    async def life() -> RealTime:
+        chosen = small(drafts=3, acceptance=1.0, token_budget=budget, kv_tokens=40 * BLOCK)
+        engine = RealTime(chosen, EvenSteps(), Fault(), asyncio.get_running_loop().time)
+        list(await a_busy_life(engine, 40))
+        return engine
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        tally = runner.run(life()).tally
+    assert 0 < tally.accepted_tokens <= tally.guessed_tokens
+    assert max(tally.accepted) <= tally.drafts

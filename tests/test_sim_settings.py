@@ -90,6 +90,8 @@ def test_what_the_real_server_would_not_start_does_not_start(case, kind, evidenc
         ({"stream_interval": 0}, "stream_interval\n  Input should be greater than or equal to 1"),
         ({"gpu_memory_utilization": 5}, "gpu_memory_utilization\n  Input should be less than or equal to 1"),
         ({"gpu_memory_utilization": 0}, "gpu_memory_utilization\n  Input should be greater than 0"),
+        ({"long_prefill_token_threshold": 40_000}, "long_prefill_token_threshold (40000) must be at least 0 and not"),
+        ({"long_prefill_token_threshold": -5}, "long_prefill_token_threshold (-5) must be at least 0"),
         ({"max_model_len": 0}, "max_model_len\n  Input should be greater than 0"),
         ({"max_model_len": 999_999_999}, "max_model_len (999999999) is greater than the derived max_model_len ("),
         ({"engine": "sglang", "max_batch_size": 0}, "max_running_requests must be at least 1"),

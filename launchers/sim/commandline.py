@@ -135,7 +135,11 @@ def _choices(spec: EngineSpec, rest: list[str]) -> tuple[dict[str, KnobValue], l
 def _number_behind(knob: Knob, words: list[str]) -> int | None:
     """Where another number stands behind the flag of a knob whose choices are numbers."""
     flags = {spelt[0] for spelt in (knob.choices or {}).values() if len(spelt) == 2 and spelt[1].isdigit()}
-    return next((at for at in range(1, len(words)) if words[at - 1] in flags and words[at].isdigit()), None)
+    return next((at for at in range(1, len(words)) if words[at - 1] in flags and _is_whole(words[at])), None)
+
+
+def _is_whole(word: str) -> bool:
+    return word.removeprefix("-").isdigit()
 
 
 def _found(flags: list[str], words: list[str]) -> int | None:
@@ -173,13 +177,17 @@ def _speculation(rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
     known, rest = parser.parse_known_args(rest)
     if known.speculative_config:
         method = known.speculative_config.get("method", "draft_model")
-        return _speculating(method, int(known.speculative_config.get("num_speculative_tokens", 1))), rest
+        drafts = int(known.speculative_config.get("num_speculative_tokens", 1))
+        return _speculating(parser, method, drafts), rest
     if known.speculative_algorithm:
-        return _speculating(known.speculative_algorithm, (known.speculative_num_draft_tokens or 2) - 1), rest
+        verified = 2 if known.speculative_num_draft_tokens is None else known.speculative_num_draft_tokens
+        return _speculating(parser, known.speculative_algorithm, verified - 1), rest
     return {}, rest
 
 
-def _speculating(method: str, drafts: int) -> dict[str, KnobValue]:
+def _speculating(parser: argparse.ArgumentParser, method: str, drafts: int) -> dict[str, KnobValue]:
+    if drafts < 1:
+        parser.error(f"speculative tokens: should be at least 1 for each step, got {drafts}")
     return {"speculation": f"{'ngram' if 'ngram' in method.lower() else 'draft'}-{drafts}"}
 
 

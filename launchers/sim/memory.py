@@ -47,7 +47,13 @@ def kv_capacity_tokens(architecture: Architecture, gpu: Gpu, claim: Claim) -> in
 
 
 def check_longest_fits(architecture: Architecture, claim: Claim, kv_tokens: int, max_model_len: int) -> None:
-    """Raise ServerFailed, as vLLM does, if one request of `max_model_len` tokens would not fit in the cache."""
+    """Raise ServerFailed, as vLLM does, if one request of `max_model_len` tokens would not fit in the cache.
+
+    SGLang only wants one that holds anything.
+    """
+    if claim.engine == "sglang" and kv_tokens < 1:
+        evidence = "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."
+        raise ServerFailed(FailureKind.OUT_OF_MEMORY, "the KV cache is too small", evidence=evidence)
     if kv_tokens >= max_model_len or claim.engine == "sglang":
         return
     gib_per_token = kv_bytes_per_token(architecture, claim) / GIB

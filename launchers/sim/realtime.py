@@ -143,7 +143,10 @@ class RealTime:
         tally = self.tally
         tally.computed_tokens += step[0]
         if self.settings.drafts:
-            tally.drafts += step[3]
+            left_out = self.scheduler.left_out
+            checked = [tokens - 1 for number, tokens in self.scheduler.chunks if number in left_out and tokens > 1]
+            tally.guess(step[3], step[3] * self.settings.drafts)
+            tally.guess(len(checked), sum(checked))
         for number in self.scheduler.prefilling:
             answer = self._answers[number]
             if answer.admitted_s is None:

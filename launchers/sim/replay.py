@@ -32,8 +32,8 @@ from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 LOOKS = 8
 """How often `watch` is asked within a window."""
 
-# How long a request is on its way to the scheduler and its first token back. The served simulation's came 4 to
-# 5 ms after the scheduler's (benchmarks/served_vs_virtual.md); vLLM's own front end is of that size.
+# How long a request is on its way to the scheduler and its first token back: an assumption. The served simulation's
+# first tokens came 4.6 ms after the scheduler's when it was set, and 2 ms since (benchmarks/served_vs_virtual.md).
 FRONT_END_S = 0.004
 
 SEED_STRIDE = 1_000_003

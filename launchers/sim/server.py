@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import uvloop
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from launchers.sim.commandline import Asked, read
 from launchers.sim.faults import Fault, ordered, say
@@ -145,7 +146,7 @@ async def _finish_answers(engine: str, copies: list[RealTime]) -> None:
 
 def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Application:
     async def is_healthy(request: web.Request) -> web.Response:
-        return web.Response(status=200 if health.is_ready else 503)
+        return web.Response()
 
     async def metrics(request: web.Request) -> web.Response:
         text = exposition(asked.configuration.engine, asked.served_name, copies)
@@ -160,7 +161,14 @@ def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Applicatio
     async def version(request: web.Request) -> web.Response:
         return web.json_response({"version": "simulated"})
 
-    app = web.Application(client_max_size=64 * 2**20)
+    @web.middleware
+    async def when_ready(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The real engines do not listen before they are ready; `/metrics` tells a test what goes on meanwhile."""
+        if health.is_ready or request.path == "/metrics":
+            return await handler(request)
+        return web.Response(status=503)
+
+    app = web.Application(client_max_size=64 * 2**20, middlewares=[when_ready])
     app.add_routes(OpenAiApi(asked.served_name, copies).routes())
     app.add_routes([web.get("/health", is_healthy), web.get("/ping", is_healthy)])
     app.add_routes([web.get("/metrics", metrics), web.get("/version", version)])

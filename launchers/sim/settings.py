@@ -183,7 +183,7 @@ def _sglang(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSetting
 
 def _number_or(value: KnobValue, otherwise: int) -> int:
     """The number a choice names; `auto` and `off` name none."""
-    return int(value) if str(value).isdigit() else otherwise
+    return int(value) if str(value).removeprefix("-").isdigit() else otherwise
 
 
 def _speculation(choice: str) -> tuple[int, bool]:
@@ -245,6 +245,10 @@ def _check_vllm(settings: SimSettings, architecture: Architecture) -> None:
             f"Value error, User-specified max_model_len ({longest}) is greater than the derived max_model_len "
             f"(max_position_embeddings={derived} or model_max_length=None in model's config.json)."
         )
+    threshold = settings.long_prefill_tokens
+    if not 0 <= threshold <= longest:
+        must = f"must be at least 0 and not greater than the max_model_len ({longest})"
+        raise _bad_combination(f"Value error, long_prefill_token_threshold ({threshold}) {must}.")
 
 
 def _check_sglang(settings: SimSettings, architecture: Architecture) -> None:

@@ -27,14 +27,14 @@ class Histogram:
 
 class Tally:
     """Counts since the start. `computed_tokens` are those of prompts as they are computed, also again after a
-    preemption; `accepted[k]` the right guesses at place k of a step; `drafts` how often an answer was guessed on;
-    `queried_tokens` and `hit_tokens` are those of prefix caches that were reset since.
+    preemption; `accepted[k]` the right guesses at place k of a step; `drafts` how often an answer was guessed on,
+    by `guessed_tokens` in all; `queried_tokens` and `hit_tokens` are those of prefix caches that were reset since.
     """
 
     def __init__(self, buckets: Buckets, drafts: int) -> None:
         self.steps = self.computed_tokens = self.generated_tokens = 0
         self.prompt_tokens = self.cached_tokens = 0
-        self.drafts = 0
+        self.drafts = self.guessed_tokens = 0
         self.accepted = [0] * drafts
         self.queried_tokens = self.hit_tokens = 0
         self.finished = dict.fromkeys(FINISH_REASONS, 0)
@@ -57,10 +57,10 @@ class Tally:
         """Guesses that were right."""
         return sum(self.accepted)
 
-    @property
-    def guessed_tokens(self) -> int:
-        """Guesses that were made."""
-        return self.drafts * len(self.accepted)
+    def guess(self, answers: int, tokens: int) -> None:
+        """So many answers were guessed on in a step, by so many tokens together."""
+        self.drafts += answers
+        self.guessed_tokens += tokens
 
     def admit(self, answer: Answer, now_s: float) -> None:
         """It came into the batch for the first time."""
