@@ -289,7 +289,7 @@ def test_the_last_line_says_what_keys_do(progress, keys, foot):
 
 def test_the_window_is_named_by_how_far_the_study_is_and_its_best():
     assert window_title(beginning(PLAN)) == "tune 0/40"
-    assert window_title(under_way()) == "tune 3/40 · best +21 % vs default (5.70)"
+    assert window_title(under_way()) == "tune 3/40 · best 6.90 req/s/GPU"
 
 
 def test_no_color_is_honoured():
