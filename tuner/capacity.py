@@ -16,7 +16,7 @@ FAILED_FRAC = 0.01
 
 
 def capacity(probes: Sequence[Score], limits: Limits) -> tuple[float | None, CapacityBy | None]:
-    """The highest open-loop rate that a server keeps up with, and what showed the queue: the engine's own queue times,
+    """The highest open-loop rate that a server keeps up with, and what showed the queue: the engine's own times,
     or where it does not export them TTFT.
 
     It is one at which hardly a request fails, the median queue stays short and the pooled P99 gap keeps its limit;
