@@ -1,30 +1,22 @@
-"""Goodput: which load to probe next on a warm server, and what its goodput is worth.
-
-The value of a server is the maximum over load of good requests per second, among loads whose attainment is at
-least the SLO's. Attainment falls as load rises, so probes are joined by an isotonic fit (PAVA)
-and the next load is where the fitted curve promises most; that finds an edge and a free peak alike.
-"""
+"""Goodput: which load to probe next on a warm server, and what its goodput is worth."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
-from tuner.requests import FloatArray
+from tuner.curve import Curve, fit, level_of
 from tuner.score import Score
 from tuner.target import ClosedLoop, Load, OpenLoop
 
-QUICK_REQUESTS = 200
-MAX_PROBES = 14
+QUICK_REQUESTS = 150
+MAX_PROBES = 12
+ENOUGH_PROBES=8
 CLOSE_ENOUGH = 0.03
-BRACKET_RATIO = 1.09
+SURE_ENOUGH = 0.02
 LEAST_ATTAINMENT = 0.5
-# So many probes that miss the SLO, and the next ones go down faster.
-TIMID_PROBES = 4
 HOPELESS_LOOK = 0.5
-GRID = 400
 # 95 % of a t distribution with 9 degrees of freedom, one-sided: ten batch means.
 T9_ONE_SIDED = 1.833
 
@@ -51,36 +43,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found. `edge` is the highest level whose fitted attainment holds (G2), None where none does."""
+    """What was found. `edge` is the level that is recommended."""
 
     ended: Literal["found", "hopeless", "misses-slo"]
     goodput_rps: float
     best: Score | None
     edge: float | None
     probes: tuple[Score, ...]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The isotonic fit through all probes: levels ascending, `attainment` not rising, `offered_rps` what came."""
-
-    levels: FloatArray
-    attainment: FloatArray
-    offered_rps: FloatArray
-
-    def attainment_at(self, level: float | FloatArray) -> FloatArray:
-        """Fitted attainment, linear in the logarithm of the level."""
-        return np.interp(np.log(level), np.log(self.levels), self.attainment)
-
-    def goodput_at(self, level: float | FloatArray) -> FloatArray:
-        """Fitted good requests per second."""
-        offered = np.exp(np.interp(np.log(level), np.log(self.levels), np.log(self.offered_rps)))
-        return self.attainment_at(level) * offered
-
-
-def level_of(load: Load) -> float:
-    """The number that says how hard a load is."""
-    return load.rate_rps if isinstance(load, OpenLoop) else float(load.users)
 
 
 def find_goodput(question: Question, probe: Probe) -> Answer:
@@ -101,71 +70,37 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
 
 
 def next_level(scores: list[Score], question: Question) -> tuple[float, int] | None:
-    """The next (level, counted requests) to measure, or None when enough is known."""
-    curve = fit(scores)
-    promising = _most_promising(curve, question)
-    if promising is None:
-        return _step_down(scores, curve, question)
-    top = float(curve.levels[-1])
-    if promising >= top * (1 - 1e-9) and curve.attainment[-1] >= LEAST_ATTAINMENT:
-        return _rounded(top * question.growth, question), _quick(question)
-    return _refine(scores, curve, promising, question)
-
-
-def fit(scores: list[Score]) -> Curve:
-    """Isotonic regression of attainment on level, weighted by requests; equal levels are pooled."""
-    levels = sorted({level_of(score.load) for score in scores})
-    rows = [[score for score in scores if level_of(score.load) == level] for level in levels]
-    counted = np.array([sum(score.counted for score in row) for row in rows], dtype=float)
-    good = np.array([sum(score.good for score in row) for row in rows], dtype=float)
-    attainment = np.divide(good, counted, out=np.zeros_like(good), where=counted > 0)
-    fitted = isotonic_regression(attainment, weights=np.maximum(counted, 1), increasing=False).x
-    offered = [max(row[-1].offered_rps, 1e-9) for row in rows]
-    return Curve(np.array(levels), np.asarray(fitted, dtype=np.float64), np.array(offered))
-
-
-def _most_promising(curve: Curve, question: Question) -> float | None:
-    """The level of highest fitted goodput among those that hold the SLO; None where none does."""
-    # With the levels themselves: a grid point just short of a passing level would look on its wrong side.
-    grid = np.union1d(np.geomspace(curve.levels[0], curve.levels[-1], GRID), curve.levels)
-    holds = curve.attainment_at(grid) >= question.attainment
-    if not holds.any():
-        return None
-    goodput = np.where(holds, curve.goodput_at(grid), -1.0)
-    return float(grid[int(np.argmax(goodput))])
-
-
-def _step_down(scores: list[Score], curve: Curve, question: Question) -> tuple[float, int] | None:
-    """A lower level to try when all so far miss the SLO: the further off and the longer this goes on, the bolder.
-
-    The least level is given up only when it misses clearly, or was measured as thoroughly as any that decides.
-    """
-    lowest, reached = float(curve.levels[0]), float(curve.attainment[0])
-    if lowest <= question.least:
-        at_least = [score for score in scores if level_of(score.load) <= question.least]
-        is_settled = any(_decides(score, question) or _misses_clearly(score, question) for score in at_least)
-        return None if is_settled else (lowest, question.deciding_requests)
-    factor = 1.2 if reached >= 0.9 * question.attainment else 1.5 if reached >= LEAST_ATTAINMENT else 3.0
-    lower = lowest / factor ** max(1, len(scores) - TIMID_PROBES)
-    return _rounded(max(lower, question.least), question), _quick(question)
-
-
-def _refine(scores: list[Score], curve: Curve, promising: float, question: Question) -> tuple[float, int] | None:
-    """A deciding probe near the promising level, unless one that passes is close enough already."""
-    below = max((float(x) for x in curve.levels if x <= promising * (1 + 1e-9)), default=promising)
-    above = min((float(x) for x in curve.levels if x > promising * (1 + 1e-9)), default=promising)
-    decided = [score for score in scores if _decides(score, question) and _holds(curve, score, question)]
-    nearest = max((level_of(score.load) for score in decided), default=0.0)
-    narrow = above <= below * BRACKET_RATIO or (question.in_users and above - below <= 1)
-    if narrow:
-        if nearest >= promising * (1 - CLOSE_ENOUGH):
+    curve = fit(scores, question.attainment)
+    levels = [level_of(s.load) for s in scores]
+    lowest, top = min(levels), max(levels)
+    target = curve.best_level(question.attainment)
+    top_att = _pooled(scores, top)
+    allowed = 1 - question.attainment
+    comfortable = top_att >= 1 - allowed * (0.5 if question.attainment > 0 else .15)
+    if comfortable:
+        return _rounded(max(min(target, 2 * top), top * question.growth), question), _quick(question)
+    if target <= question.least:
+        at = [s for s in scores if level_of(s.load) <= question.least * 1.001]
+        if any(_decides(s, question) or _misses_clearly(s, question) for s in at):
             return None
-        level = promising if _is_new(promising, scores) else promising * (1 - CLOSE_ENOUGH / 2)
-    else:
-        # Between interpolation and bisection: a steep curve makes interpolation creep along one side.
-        share = np.log(promising / below) / np.log(above / below) if above > below else 0.5
-        level = below * (above / below) ** min(max(share, 0.3), 0.7)
-    return _rounded(level, question), question.deciding_requests
+        return question.least, (question.deciding_requests if at else _quick(question))
+    if target > top * 1.1:
+        return _rounded(min(target, top * question.growth), question), _quick(question)
+    if target < lowest / 1.1:
+        return _rounded(max(target, lowest / 3, question.least), question), _quick(question)
+    decided = [s for s in scores if _decides(s, question)]
+    near = [s for s in decided if abs(np.log(level_of(s.load) / target)) < 0.10]
+    n_near = sum(s.counted for s in near)
+    close = any(abs(np.log(level_of(s.load) / target)) < CLOSE_ENOUGH for s in near)
+    if close and len(near) >= 2 and (curve.error_at(target) < SURE_ENOUGH or len(scores) >= ENOUGH_PROBES):
+        return None
+    offset = (0.0, 0.03, -0.03)[len(near) % 3] if close else 0.0
+    return _rounded(max(target * (1 + offset),question.least), question), question.deciding_requests
+
+
+def _pooled(scores, level):
+    at = [s for s in scores if level_of(s.load) == level]
+    return sum(s.good for s in at) / max(sum(s.counted for s in at), 1)
 
 
 def _is_hopeless(scores: list[Score], question: Question) -> bool:
@@ -189,28 +124,18 @@ def attainment_upper(score: Score) -> float:
 
 
 def _answer(ended: Literal["found", "hopeless"], scores: list[Score], question: Question) -> Answer:
-    curve = fit(scores)
-    passing = [score for score in scores if score.stopped is None and _holds(curve, score, question)]
-    decided = [score for score in passing if _decides(score, question)] or passing
-    if not decided:
+    curve = fit(scores, question.attainment)
+    target = curve.best_level(question.attainment)
+    ok = [s for s in scores if s.stopped is None]
+    if not ok or (target < question.least and curve.attainment_at(question.least) < question.attainment):
         best = max(scores, key=lambda score: score.attainment)
         return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, best, None, tuple(scores))
-    best = max(decided, key=lambda score: float(curve.goodput_at(level_of(score.load))))
-    holds = curve.levels[curve.attainment >= question.attainment]
-    value = float(curve.goodput_at(level_of(best.load)))
-    return Answer(ended, value, best, float(holds[-1]), tuple(scores))
-
-
-def _holds(curve: Curve, score: Score, question: Question) -> bool:
-    return float(curve.attainment_at(level_of(score.load))) >= question.attainment
+    best = min(ok, key=lambda s: abs(np.log(level_of(s.load) / target)))
+    return Answer(ended, float(curve.goodput_at(target)), best, target, tuple(scores))
 
 
 def _decides(score: Score, question: Question) -> bool:
     return score.stopped is None and (question.in_users or score.counted >= question.deciding_requests)
-
-
-def _is_new(level: float, scores: list[Score]) -> bool:
-    return all(abs(level / level_of(score.load) - 1) > CLOSE_ENOUGH / 2 for score in scores)
 
 
 def _quick(question: Question) -> int:

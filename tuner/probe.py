@@ -11,6 +11,7 @@ from tuner.config.workload import Workload
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.score import Score, bad_requests, score
+from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
 
@@ -63,14 +64,18 @@ class Prober:
 
     def measure(self, load: Load, counted: int) -> Score:
         """The score at `load` with hardly ever fewer than `counted` requests in the window."""
+        seed = derive(self.seed, Purpose.SEARCH, len(self.recorded))
         if not isinstance(load, OpenLoop):
-            return self.measure_for(load, self.slo.window_s)
-        return self.measure_for(load, max(ROOM * counted / load.rate_rps, _least_window_s(self.slo)))
+            return self._measured(load, self.slo.window_s, seed)
+        return self._measured(load, max(ROOM * counted / load.rate_rps, _least_window_s(self.slo)), seed)
 
     def measure_for(self, load: Load, measure_s: float) -> Score:
         """The score at `load` over a window of `measure_s` seconds."""
+        return self._measured(load, measure_s, self.seed)
+
+    def _measured(self, load: Load, measure_s: float, seed: int) -> Score:
         window = Window(self.slo.warmup_s, measure_s, self.slo.timeout_s)
-        requests = build(self.workload, self.seed, self._enough(load, window))
+        requests = build(self.workload, seed, self._enough(load, window))
         return self._replay(requests, load, window, self.stage)
 
     def all_at_once(self, count: int) -> Score:

@@ -23,7 +23,7 @@ from tuner.score import Score, score
 from tuner.seeds import Purpose, derive
 from tuner.target import Load, OpenLoop, Target
 
-FIRST_GROWTH, LATER_GROWTH = 2.0, 1.3
+FIRST_GROWTH, LATER_GROWTH = 3.0, 1.3
 OFFLINE_REQUESTS = 1000
 # Sarathi-Serve and Vidur limit the median queue time to 2 s; not every engine exports it, so TTFT stands for it.
 CAPACITY_TTFT_S = 2.0
@@ -80,7 +80,7 @@ def _once(order: TrialOrder, listener: Listener) -> Outcome:
         with open_for(order) as target:
             startup_s = target.clock_s()
             probers.append(prober_for(order, target, listener))
-            answer = _answer(order, probers[0], listener)
+            answer = search_load(order, probers[0], listener)
             cost = Cost(startup_s, target.clock_s() - startup_s)
             listener(StageEntered(order.trial, "stopping"))
         _tell_errors(order, probers[0], listener)
@@ -116,7 +116,7 @@ def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: flo
     return Cost(startup_s=time.perf_counter() - started_s)
 
 
-def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
+def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     """What the server of this trial is worth, by the way its workload offers load."""
     if order.plan.workload.arrivals.kind == "at_once":
         found = prober.all_at_once(OFFLINE_REQUESTS)
@@ -144,7 +144,11 @@ def _question(order: TrialOrder, idle_e2e_s: float) -> Question:
         return Question(slo.attainment, slo.deciding_requests, start=1.0, least=1.0, in_users=True)
     least, hint = slo.min_rate_rps_per_gpu * gpus, order.incumbent_rps_per_gpu * gpus
     start, growth = (hint, LATER_GROWTH) if hint > 0 else (2.0 / idle_e2e_s, FIRST_GROWTH)
-    return Question(slo.attainment, slo.deciding_requests, max(start, least), least, growth, beat_rps=hint)
+    return Question(slo.attainment, _deciding(slo.attainment), max(start, least), least, growth, beat_rps=hint)
+
+
+def _deciding(x: float) -> int:
+    return max(500, round(15 / (1 - x)))
 
 
 def _in_users(order: TrialOrder) -> bool:

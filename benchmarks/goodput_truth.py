@@ -1,0 +1,140 @@
+"""Truth by brute force: the value of a simulated server as docs/measurement.md defines it.
+
+Attainment in windows of 120 s of arrivals after 15 s of warm-up (longer where the attainment needs more requests), in
+the mean over independent traces, on a grid of loads. Windows are kept in a file per case, so that the next run is quick.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from goodput_cases import Case, open_case, plan_of
+from tuner.probe import Prober
+from tuner.score import Score
+from tuner.target import OpenLoop
+
+STEP = 1.02
+"""Loads of the grid are powers of STEP, req/s."""
+
+FIRST_SEED = 7_000_000
+COARSE_TRACES, COARSE_STRIDE = 3, 4
+TRACES = 24
+REACH = 2
+
+
+@dataclass(frozen=True)
+class Truth:
+    """`value_rps` is the server's highest mean goodput among loads that hold the SLO, `level` the load where it is.
+
+    `rates` ascending (n,), `attainment` (n,) in the mean over traces, `error` its standard error (n,).
+    """
+
+    value_rps: float
+    level: float
+    rates: tuple[float, ...]
+    attainment: tuple[float, ...]
+    error: tuple[float, ...]
+
+    def attainment_at(self, rate_rps: float) -> float:
+        """Mean attainment, linear in the logarithm of the rate; beyond the grid its ends'."""
+        return float(np.interp(np.log(rate_rps), np.log(self.rates), self.attainment))
+
+
+class Windows:
+    """Attainment of whole windows by load and trace: measured on demand, kept in `path`."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case = case
+        self._path = folder / f"{case.key}.json"
+        self._known: dict[str, dict[str, float]] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self._target = open_case(case)
+
+    def attainment(self, rate_rps: float, traces: int) -> np.ndarray:
+        """Attainment of the first `traces` windows at a rate, (traces,)."""
+        known = self._known.setdefault(f"{rate_rps:.6g}", {})
+        for trace in range(traces):
+            if str(trace) not in known:
+                known[str(trace)] = self._measure(rate_rps, trace).attainment
+        self.save()
+        return np.array([known[str(trace)] for trace in range(traces)])
+
+    def save(self) -> None:
+        """Write what is known."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self._known))
+
+    def _measure(self, rate_rps: float, trace: int) -> Score:
+        plan = plan_of(self.case)
+        prober = Prober(self._target, plan.workload, plan.slo, FIRST_SEED + trace, stage="confirm")
+        return prober.measure_for(OpenLoop(rate_rps), max(plan.slo.window_s, plan.slo.deciding_requests / rate_rps))
+
+
+def truth_of(windows: Windows) -> Truth:
+    """Brute force around the best load of a coarse look."""
+    if windows.case.attainment > 0:
+        low = _edge_power(windows)
+        grid = set(range(low - REACH, low + COARSE_STRIDE + REACH + 1, 2))
+        while (means := _means(windows, grid)) and min(means.values()) >= windows.case.attainment:
+            grid |= {max(grid) + 2, max(grid) + 4}
+        while max(means.values()) < windows.case.attainment:
+            grid |= {min(grid) - 2, min(grid) - 4}
+            means = _means(windows, grid)
+    else:
+        top = _peak_power(windows)
+        grid = set(range(top - 4, top + 5, 2))
+        while (best := _best(_means(windows, grid))) in {min(grid), max(grid)}:
+            grid |= {best - 2, best + 2}
+        grid |= {best - 1, best + 1}
+    return _truth(windows, sorted(grid))
+
+
+def _truth(windows: Windows, grid: list[int]) -> Truth:
+    wanted = windows.case.attainment
+    samples = [windows.attainment(STEP**power, TRACES) for power in grid]
+    rates = np.array([STEP**power for power in grid])
+    means = np.array([sample.mean() for sample in samples])
+    errors = [float(sample.std(ddof=1) / len(sample) ** 0.5) for sample in samples]
+    fine = np.union1d(np.geomspace(rates[0], rates[-1], 2001), rates)
+    attainment = np.interp(np.log(fine), np.log(rates), means)
+    goodput = np.where(attainment >= wanted, fine * attainment, 0.0)
+    best = int(goodput.argmax())
+    return Truth(float(goodput[best]), float(fine[best]), tuple(rates.tolist()), tuple(means.tolist()), tuple(errors))
+
+
+def _means(windows: Windows, grid: Iterable[int], traces: int = TRACES) -> dict[int, float]:
+    return {power: float(windows.attainment(STEP**power, traces).mean()) for power in grid}
+
+
+def _best(means: dict[int, float]) -> int:
+    return max(means, key=lambda power: means[power] * STEP**power)
+
+
+def _edge_power(windows: Windows) -> int:
+    """A multiple of COARSE_STRIDE that holds the SLO, where the next one does not, on a few traces."""
+
+    def holds(steps: int) -> bool:
+        mean = windows.attainment(STEP ** (steps * COARSE_STRIDE), COARSE_TRACES).mean()
+        return bool(mean >= windows.case.attainment)
+
+    low, high = 0, 0
+    while holds(high):
+        low, high = high, high + 8
+    while not holds(low):
+        low, high = low - 8, low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low * COARSE_STRIDE
+
+
+def _peak_power(windows: Windows) -> int:
+    """The multiple of COARSE_STRIDE with the highest goodput on a few traces: up until goodput has halved."""
+    powers, goodput = [0], {0: 0.0}
+    while goodput[powers[-1]] >= 0.5 * max(goodput.values()):
+        power = powers[-1] + COARSE_STRIDE
+        powers.append(power)
+        goodput[power] = STEP**power * float(windows.attainment(STEP**power, COARSE_TRACES).mean())
+    return max(goodput, key=lambda power: goodput[power])
