@@ -37,8 +37,7 @@ def open_target(
         case "virtual":
             from launchers.sim.virtual import open_virtual
 
-            chance, longest = _acceptance(plan, configuration), plan.workload.max_model_len
-            return open_virtual(configuration, plan.model, plan.box.gpu, chance, longest)
+            return open_virtual(plan, configuration)
         case "served":
             return open_served(_simulated(plan, configuration, folder))
         case None:
@@ -62,6 +61,9 @@ def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Servin
         "--sim-gpu": plan.box.gpu.name,
         "--sim-acceptance": str(_acceptance(plan, configuration)),
     }
+    calibration = plan.calibrations.get(configuration.engine)
+    if calibration:
+        hidden["--sim-calibration"] = calibration.model_dump_json()
     words = (word for flag in hidden.items() for word in flag)
     command = (*SIMULATED_SERVER, *command_of(plan, configuration), *words)
     return _serving(engine, plan, command, folder, {})

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.config.calibration import Calibration
 from tuner.config.engine import EngineSpec, Knob, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
@@ -14,7 +15,7 @@ from tuner.configuration import Configuration
 from tuner.errors import FailureKind
 from tuner.outcome import Cost, Failure, Outcome
 from tuner.score import Percentiles, Score
-from tuner.summary import Gain, Point, StudyCost, Summary, TrialCounts
+from tuner.summary import Gain, Point, Predicted, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 
 DEFAULT_KNOBS: Mapping[str, KnobValue] = {
@@ -45,6 +46,16 @@ def a_gpu(**overrides: Any) -> Gpu:
         "bf16_flops": 9.9e14, "dollars_per_hour": 2.5,
     }  # fmt: skip
     return Gpu(**values | overrides)
+
+
+def a_calibration(**overrides: Any) -> Calibration:
+    """2 ms a step, kernels as they are, over tables."""
+    values = {
+        "engine": "vllm", "version": "0.32.0", "model": "qwen-7b", "gpu": "h100", "over": "table",
+        "per_step_s": 0.002, "prefill_scale": 1.0, "decode_scale": 1.0, "probes": 34, "measured": "a-study",
+        "rule": "a rule", "fitted": "2026-11-21T12:00:00Z",
+    }  # fmt: skip
+    return Calibration.model_validate(values | overrides)
 
 
 def an_slo(**overrides: Any) -> Slo:
@@ -157,6 +168,16 @@ def a_point(trial: int = 21, load: Mapping[str, float] | None = None, **override
         "e2e_s": percentiles(1.8, 2.9, 4.1), "capacity_rps_per_gpu": 7.9,
     }  # fmt: skip
     return Point(**values | overrides)
+
+
+def a_prediction(**overrides: Any) -> Predicted:
+    """What the simulation says of `a_point`."""
+    values = {
+        "goodput_rps_per_gpu": 7.4, "attainment": 0.995, "throughput_tok_s_per_gpu": 950.0, "tok_s_per_user": 75.0,
+        "ttft_s": percentiles(0.07, 0.14, 0.18), "itl_s": None, "tpot_s": percentiles(0.013, 0.017, 0.026),
+        "e2e_s": None, "by": "table x, calibrated on 34 probes of a-study",
+    }  # fmt: skip
+    return Predicted(**values | overrides)
 
 
 def a_summary(**overrides: Any) -> Summary:

@@ -1,4 +1,8 @@
-"""One option: `--real-engines` runs the tests that start a real vLLM or SGLang."""
+"""One option: `--real-engines` runs the tests that start a real vLLM or SGLang. No test sees the user's own data."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -6,6 +10,25 @@ from hypothesis import settings
 # Tests don't time things: on a machine that is busy with others any example may take long.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Calibrations are kept in a folder of the tests' own, in the processes they start too."""
+    before = os.environ.get("XDG_DATA_HOME")
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+    yield
+    if before is None:
+        del os.environ["XDG_DATA_HOME"]
+    else:
+        os.environ["XDG_DATA_HOME"] = before
+
+
+@pytest.fixture
+def no_calibrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No calibration known yet, whatever other tests have kept."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,10 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_point, a_summary, an_outcome
+from tests.builders import (
+    a_calibration,
+    a_configuration,
+    a_crash,
+    a_miss,
+    a_plan,
+    a_point,
+    a_prediction,
+    a_summary,
+    an_outcome,
+)
 from tuner.config.plan import Plan
 from tuner.outcome import Outcome
-from tuner.summary import Gain, Summary, TrialCounts
+from tuner.summary import Comparison, Gain, Summary, TrialCounts
 
 Ending = tuple[Summary, list[Outcome], Plan]
 
@@ -30,6 +40,18 @@ def unseen_latencies() -> Ending:
     """No percentile was observed."""
     blind = a_point(ttft_s=None, itl_s=None, tpot_s=None, e2e_s=None, ci95=None, capacity_rps_per_gpu=None)
     return a_summary(best=blind), [an_outcome(), an_outcome(21, WINNER)], a_plan()
+
+
+def deploy_as_predicted() -> Ending:
+    """Measured on real servers, and compared with their simulation."""
+    summary, outcomes, plan = deploy()
+    best = a_point(predicted=a_prediction(goodput_rps_per_gpu=7.4, attainment=0.995))
+    comparison = Comparison(
+        "vllm", 24, 0.11, 0.034, 0.2, 0.08, a_calibration(), kept="/home/x/.local/share/goodtune/vllm_0.32.0.json"
+    )
+    box = replace(plan.box, simulation=None)
+    summary = replace(summary, best=best, simulation=(comparison,), simulated=False)
+    return summary, outcomes, replace(plan, box=box)
 
 
 def keep_default() -> Ending:
@@ -97,7 +119,7 @@ def interrupted_at_once() -> Ending:
 ENDINGS: dict[str, Callable[[], Ending]] = {
     ending.__name__: ending
     for ending in (
-        deploy, deploy_without_default, unseen_latencies, keep_default, one_trial, inconclusive,
+        deploy_as_predicted, deploy, deploy_without_default, unseen_latencies, keep_default, one_trial, inconclusive,
         inconclusive_without_best, nothing, all_infeasible, interrupted, interrupted_at_once,
     )
 }  # fmt: skip

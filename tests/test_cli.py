@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from launchers.sim.calibration import store
+from tests.builders import a_calibration
+from tuner import record
 from tuner.cli import main
 from tuner.cli.planning import Options, duration_s, plan_from
 from tuner.errors import ConfigError
@@ -214,6 +217,22 @@ def test_resume_takes_the_latest_study_of_this_model_and_slo_only(folder: Path) 
         (folder / "results" / name / "plan.yaml").write_text("")
     plan = plan_from(Options(model="qwen-7b", slo="code", resume=True)).plan
     assert plan.out.name == "2026-01-01-qwen-7b-code"
+
+
+@pytest.mark.usefixtures("no_calibrations")
+def test_a_simulation_says_what_calibrated_it_and_a_resumed_one_keeps_that(folder: Path) -> None:
+    shipped = plan_from(Options(model="qwen-7b", slo="chat"))
+    assert any("calibrated on 30 probes of Qwen3-32B TP2 on H100" in note for note in shipped.notes)
+    store(a_calibration())
+    planned = plan_from(Options(model="qwen-7b", slo="chat", out=folder / "mine"))
+    assert any("step times from table" in note and "34 probes of a-study" in note for note in planned.notes)
+    assert planned.plan.calibrations == {"vllm": a_calibration()}
+    record.prepare(planned.plan.out, resume=False)
+    record.write_plan(planned.plan)
+    store(a_calibration(measured="another"))
+    again = plan_from(Options(model="qwen-7b", slo="chat", out=folder / "mine", resume=True)).plan
+    assert again.calibrations == planned.plan.calibrations
+    record.check_same_plan(again)
 
 
 def test_a_second_study_of_a_day_gets_a_folder_of_its_own(folder: Path) -> None:

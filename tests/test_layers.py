@@ -22,6 +22,8 @@ LAYERS = [
     ["tuner.evaluate"],
     ["tuner.confirm"],
     ["tuner.conclude"],
+    ["tuner.calibrate"],
+    ["tuner.predict"],
     ["tuner.study"],
     ["tuner.wording"],
     ["tuner.report", "tuner.terminal"],

@@ -1,12 +1,13 @@
 """Record: nothing that was measured is lost, and nobody writes beside us."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.builders import a_crash, a_plan, a_score, an_outcome
+from tests.builders import a_calibration, a_crash, a_plan, a_score, an_outcome
 from tuner import record
-from tuner.errors import BoxUnusable
+from tuner.errors import BoxUnusable, ConfigError
 from tuner.finalists import FinalistRun
 
 RUN = FinalistRun(3, 0, 8.0, a_score(8.0))
@@ -36,6 +37,17 @@ def test_two_tuners_do_not_work_in_one_folder(tmp_path: Path) -> None:
         record.locked(tmp_path),
     ):
         pass
+
+
+def test_the_calibrations_of_a_plan_are_written_down_and_held_to(tmp_path: Path) -> None:
+    plan = a_plan(out=tmp_path, calibrations={"vllm": a_calibration()})
+    assert record.planned_calibrations(tmp_path) == {}
+    record.write_plan(plan)
+    assert record.planned_calibrations(tmp_path) == plan.calibrations
+    record.check_same_plan(plan)
+    other = replace(plan, calibrations={"vllm": a_calibration(decode_scale=1.1)})
+    with pytest.raises(ConfigError, match="another calibrations"):
+        record.check_same_plan(other)
 
 
 def test_a_half_written_file_never_takes_the_place_of_a_whole_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.logs import a_log
 from tuner.config.slo import Limits
 from tuner.requestlog import Status
-from tuner.score import latencies, own_itl_s, score
+from tuner.score import has_long_gaps, latencies, own_itl_s, score
 from tuner.target import ClosedLoop, OpenLoop
 
 OPEN = OpenLoop(1.0)
@@ -104,6 +104,12 @@ def test_own_p99_gap_is_the_nearest_rank_of_the_sorted_gaps(gaps: list[list[floa
             assert own_itl_s(log)[row] == pytest.approx(between[-(-99 * len(between) // 100) - 1])
         else:
             assert np.isnan(own_itl_s(log)[row])
+
+
+@given(st.lists(st.lists(st.floats(0.001, 5.0), max_size=230), min_size=1, max_size=8), st.floats(0.001, 5.0))
+def test_a_limit_on_the_p99_gap_is_missed_by_whoever_has_too_many_longer_gaps(gaps, limit_s) -> None:
+    log = a_log([(0.0, np.cumsum(own)) for own in gaps])
+    assert has_long_gaps(log, limit_s).tolist() == (own_itl_s(log) > limit_s).tolist()
 
 
 @given(

@@ -2,7 +2,7 @@ import pytest
 
 from launchers.command import launch_command
 from launchers.sim.commandline import read
-from tests.builders import a_gpu
+from tests.builders import a_calibration, a_gpu
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.configuration import Configuration
@@ -31,6 +31,11 @@ SGLANG = ("sglang", "serve", "--model-path", "Qwen/Qwen2.5-7B-Instruct")
 )  # fmt: skip
 def test_flags_turn_the_knobs_they_belong_to(words, knobs):
     assert dict(read(words).configuration.knobs) == knobs
+
+
+def test_a_calibration_comes_whole():
+    assert read((*VLLM, "--sim-calibration", a_calibration().model_dump_json())).calibration == a_calibration()
+    assert read(VLLM).calibration is None
 
 
 def every_choice() -> list[tuple[str, str, object]]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from launchers.sim.virtual import VirtualTarget, open_virtual, virtual_target
+from tests.builders import a_plan
 from tuner.config.catalog import load, load_model
 from tuner.config.gpu import Gpu
 from tuner.config.slo import Limits
@@ -135,7 +136,7 @@ def test_the_clock_counts_start_up_and_every_replay():
 
 
 def test_a_server_that_does_not_fit_does_not_open():
-    opening = open_virtual(Configuration("vllm", {}), load_model("llama-70b"), load(Gpu, "h100"), 0.6)
+    opening = open_virtual(a_plan(model=load_model("llama-70b")), Configuration("vllm", {}))
     with pytest.raises(ServerFailed, match="out of memory"), opening:
         pass
 

@@ -18,8 +18,8 @@ from launchers.sim.steptable import (
     library_installed,
     table_key,
 )
-from launchers.sim.steptime import ENGINE_OVERHEAD_S, step_time
-from tests.builders import a_gpu, a_model
+from launchers.sim.steptime import step_time
+from tests.builders import a_calibration, a_gpu, a_model
 from tuner.cli.planning import Options, plan_from
 from tuner.config.catalog import load
 from tuner.config.gpu import Gpu
@@ -195,8 +195,9 @@ def test_the_exported_table_holds_the_librarys_times(compilations):
     key = a_key(tp=2)
     keep_table(key, make_table(key), kept_tables(), "mine")
     model = a_model(architecture=an_unknown_architecture())
-    steps = step_time(SimSettings(tp=2), model, a_gpu())
-    overhead_ms = ENGINE_OVERHEAD_S * 1e3
+    calibration = a_calibration()
+    steps = step_time(SimSettings(tp=2), model, a_gpu(), calibration)
+    overhead_ms = calibration.per_step_s * 1e3
     # 64 answers of 1024 tokens: 1 + 0.64 ms of matrices, 64 × (0.1 + 1.024) ms of attention, on two GPUs.
     assert steps.step_s(0, 0, 0, 64, 64 * 1024) * 1e3 - overhead_ms == pytest.approx((1.64 + 71.936) / 2, rel=1e-3)
     # One prompt of 500 tokens with 1024 cached beside 10 answers: 510 tokens of matrices.

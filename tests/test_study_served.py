@@ -42,7 +42,7 @@ WITHIN_S = 120.0
 
 def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text(SLO)
-    environment = os.environ | {MARK: str(tmp_path)}
+    environment = os.environ | {MARK: str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data")}
     killed = subprocess.Popen(
         [sys.executable, "-m", "tuner", *STUDY],
         cwd=tmp_path,
@@ -73,4 +73,8 @@ def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(t
     assert outcome.state == "measured"
     assert outcome.best and outcome.best.attainment > 0.8
     assert (tmp_path / "study" / "trials" / f"{outcome.trial:04d}" / "server.log").stat().st_size > 0
+    (comparison,) = record.read_summary(tmp_path / "study").simulation
+    assert comparison.probes > 0 and comparison.calibration
+    assert comparison.kept and Path(comparison.kept).is_relative_to(tmp_path / "data")
+    assert "median error over" in resumed.stdout
     assert not marked(MARK, str(tmp_path))

@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from tests.studies import ENDINGS, deploy, deploy_without_default, inconclusive, interrupted, nothing
+from tests.studies import (
+    ENDINGS,
+    deploy,
+    deploy_as_predicted,
+    deploy_without_default,
+    inconclusive,
+    interrupted,
+    nothing,
+)
 from tuner.terminal.final import final_text
 from tuner.terminal.scatter import Mark, staircase_plot, ticks
 
@@ -33,6 +41,14 @@ def test_the_command_can_be_pasted_whole():
     pasted = re.search(r"vllm serve(?:[^\n]*\\\n)*[^\n]*", text)
     assert pasted is not None
     assert tuple(pasted[0].replace("\\\n", "").split()) == summary.best.command
+
+
+def test_a_measured_study_says_what_the_simulation_had_predicted():
+    text = re.sub(r"\s+", " ", final_text(*deploy_as_predicted()))
+    assert "t21: 7.40 good req/s per GPU and 99.50 % in SLO predicted, 7.22 and 99.30 % measured." in text
+    assert "vLLM, median error over 24 probes: TPOT 11 % before, 3 % after calibration; TTFT 20 % before, 8 %" in text
+    assert "kept for later simulations: vllm_0.32.0.json" in text
+    assert "  predicted " not in final_text(*deploy())
 
 
 def test_a_default_that_holds_no_load_is_said_so_and_how_near_it_came():

@@ -109,21 +109,21 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
 
 def _measured_again_if_void(prober: Prober, cell: Cell, plan: Plan) -> Score:
     try:
-        return _measure(prober, cell, plan)
+        return measure(prober, cell.level, cell.counted, plan)
     except MeasurementVoid:
-        return _measure(prober, cell, plan)
+        return measure(prober, cell.level, cell.counted, plan)
 
 
-def _measure(prober: Prober, cell: Cell, plan: Plan) -> Score:
+def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:
     """One window: the SLO's, or as long as the requests it must count take."""
     match plan.workload.arrivals.kind:
         case "at_once":
-            return prober.all_at_once(round(cell.level))
+            return prober.all_at_once(round(level))
         case "closed":
-            return prober.measure_for(ClosedLoop(round(cell.level)), plan.slo.window_s)
+            return prober.measure_for(ClosedLoop(round(level)), plan.slo.window_s)
         case _:
-            measure_s = max(plan.slo.window_s, cell.counted / cell.level)
-            return prober.measure_for(OpenLoop(cell.level), measure_s)
+            measure_s = max(plan.slo.window_s, counted / level)
+            return prober.measure_for(OpenLoop(level), measure_s)
 
 
 def _trial_elsewhere(order: TrialOrder) -> tuple[Outcome, list[Event]]:

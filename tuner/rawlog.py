@@ -5,16 +5,23 @@ seed, so there only the request's own P99 gap is kept, which is what limits are 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tuner.probe import Recorded
 from tuner.requestlog import Status
+from tuner.requests import FloatArray, IntArray
 from tuner.score import own_itl_s
-from tuner.target import Load, OpenLoop
+from tuner.target import ClosedLoop, Load, OpenLoop
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool) -> None:
@@ -26,6 +33,57 @@ def write_requests(path: Path, probes: Sequence[Recorded], *, with_chunks: bool)
     partial = path.with_name(f".{path.name}.partial")
     pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
     partial.replace(path)
+
+
+@dataclass(frozen=True)
+class RawProbe:
+    """One probe of a file of timings, a row for each request, in order of due time. Times as in `RequestLog`.
+
+    `ended_well` and `counted` are (n,) bool; `is_whole`: it was not stopped early.
+    """
+
+    stage: str
+    replicate: int
+    load: Load
+    is_whole: bool
+    request: IntArray
+    counted: npt.NDArray[np.bool_]
+    ended_well: npt.NDArray[np.bool_]
+    due_s: FloatArray
+    sent_s: FloatArray
+    first_s: FloatArray
+    last_s: FloatArray
+    prompt_tokens: IntArray
+    output_tokens: IntArray
+
+
+def read_probes(path: Path) -> list[RawProbe]:
+    """The probes in a file that `write_requests` wrote, without their chunks. Raises OSError and ArrowException."""
+    wanted = [name for name in pq.read_schema(path).names if name not in {"chunk_s", "itl_p99_s"}]
+    frame = pq.read_table(path, columns=wanted).to_pandas()
+    return [_probe(rows) for _, rows in frame.groupby("probe", sort=True)]
+
+
+def _probe(rows: "pd.DataFrame") -> RawProbe:
+    first = rows.iloc[0]
+    users = first["users"]
+    counted = rows["counted"].to_numpy(dtype=bool)
+    status = rows["status"].astype(str).to_numpy()
+    return RawProbe(
+        stage=str(first["stage"]),
+        replicate=int(first["replicate"]),
+        load=OpenLoop(float(first["rate_rps"])) if np.isnan(users) else ClosedLoop(int(users)),
+        is_whole=not bool((counted & (status == Status.UNFOLLOWED.name.lower())).any()),
+        request=rows["request"].to_numpy(dtype=np.int64),
+        counted=counted,
+        ended_well=status == Status.OK.name.lower(),
+        due_s=rows["due_s"].to_numpy(dtype=float),
+        sent_s=rows["sent_s"].to_numpy(dtype=float),
+        first_s=rows["first_s"].to_numpy(dtype=float),
+        last_s=rows["last_s"].to_numpy(dtype=float),
+        prompt_tokens=rows["prompt_tokens"].to_numpy(dtype=np.int64),
+        output_tokens=rows["output_tokens"].to_numpy(dtype=np.int64),
+    )
 
 
 def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:

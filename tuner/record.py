@@ -22,6 +22,7 @@ import yaml
 from pydantic import TypeAdapter
 
 import tuner
+from tuner.config.calibration import Calibration
 from tuner.config.plan import Plan
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.finalists import FinalistRun
@@ -64,12 +65,21 @@ def check_same_plan(plan: Plan) -> None:
     """Raises ConfigError if the folder's study was asked something else than `plan`."""
     stored = yaml.safe_load((plan.out / "plan.yaml").read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(plan_as_data(plan)))
-    for key in ("model", "slo", "workload", "engines", "box", "seed", "sampler", "extra_flags", "asked_knobs"):
+    fixed = ["model", "slo", "workload", "engines", "box", "seed", "sampler", "extra_flags", "asked_knobs"]
+    for key in [*fixed, *(["calibrations"] if plan.box.simulation else [])]:
         if stored.get(key) != wanted[key]:
             raise ConfigError(
                 f"{plan.out}/plan.yaml: this study was started with another {key}; "
                 "resume it with the options it was started with, or give another --out"
             )
+
+
+def planned_calibrations(study: Path) -> dict[str, Calibration]:
+    """The calibrations that the study in this folder began with, by engine; {} where there is no study."""
+    path = study / "plan.yaml"
+    stored = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    known = (stored or {}).get("calibrations", {})
+    return {engine: Calibration.model_validate(one) for engine, one in known.items()}
 
 
 def plan_as_data(plan: Plan) -> dict[str, Any]:
@@ -87,6 +97,7 @@ def plan_as_data(plan: Plan) -> dict[str, Any]:
         "workload": plan.workload.model_dump(mode="json"),
         "engines": {engine.name: plan.versions.get(engine.name, "simulated") for engine in plan.engines},
         "asked_knobs": dict(plan.asked_knobs),
+        "calibrations": {engine: one.model_dump(mode="json") for engine, one in plan.calibrations.items()},
         "box": {
             "gpu": plan.box.gpu.model_dump(mode="json"),
             "gpus": list(plan.box.gpus),

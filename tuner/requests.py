@@ -1,6 +1,7 @@
 """Requests: a workload made concrete by a seed. The same for every configuration and every load."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """`tokens` token ids drawn from `seed`. Equal segments are equal text, so that prefix caches can hit."""
 
     seed: int

@@ -14,9 +14,10 @@ from tuner.configuration import Configuration
 from tuner.confirm import Confirmation, best_of, confirm
 from tuner.errors import BoxUnusable, FailureKind
 from tuner.evaluate import Evaluator, evaluator
-from tuner.events import Listener, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from tuner.events import Listener, Note, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
+from tuner.predict import compared
 from tuner.search import parameters, sampler, suggest, tell
 from tuner.seeds import Purpose, derive
 from tuner.space import Space, spaces_of
@@ -236,6 +237,18 @@ def _finish(plan: Plan, progress: Progress, interrupted: bool, started_s: float,
     wall_s = time.perf_counter() - started_s
     summary = conclude(plan, progress.outcomes, progress.runs, interrupted=interrupted, wall_s=wall_s)
     record.write_summary(plan.out, summary)
+    if plan.box.simulation != "virtual" and not interrupted:
+        summary = _compared(plan, summary, progress, listener)
+        record.write_summary(plan.out, summary)
     record.write_trials_csv(plan.out, [progress.outcomes[number] for number in sorted(progress.outcomes)])
     listener(StudyEnded(summary))
     return summary
+
+
+def _compared(plan: Plan, summary: Summary, progress: Progress, listener: Listener) -> Summary:
+    """The summary beside the simulation's; interrupted, without."""
+    listener(Note("comparing what was measured with the simulation, and calibrating it"))
+    try:
+        return compared(plan, summary, progress.outcomes)
+    except KeyboardInterrupt:
+        return summary

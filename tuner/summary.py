@@ -4,12 +4,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tuner.config.calibration import Calibration
 from tuner.config.engine import KnobValue
 from tuner.score import Percentiles
 
 VerdictWord = Literal["deploy", "keep-default", "inconclusive", "nothing-meets-slo", "interrupted"]
 HowSure = Literal["high", "medium", "low"]
 SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the simulation says of a point's server at its load, as it was calibrated when the study began: it had
+    not seen what it is compared with. The figures are the point's own; `by` says where the step times are from."""
+
+    goodput_rps_per_gpu: float
+    attainment: float
+    throughput_tok_s_per_gpu: float
+    tok_s_per_user: float
+    ttft_s: Percentiles | None
+    itl_s: Percentiles | None
+    tpot_s: Percentiles | None
+    e2e_s: Percentiles | None
+    by: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The simulation of one engine against the study's own probes.
+
+    Errors are the median over `probes` of |predicted / measured - 1|, of median TPOT and, in open loops, of median
+    TTFT: as the simulation was when the study began, and with the `calibration` fitted to these probes. `kept` is
+    where that is stored for later simulations. `why` says what is missing, where something is.
+    """
+
+    engine: str
+    probes: int
+    tpot_error_before: float | None = None
+    tpot_error_after: float | None = None
+    ttft_error_before: float | None = None
+    ttft_error_after: float | None = None
+    calibration: Calibration | None = None
+    kept: str | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +69,7 @@ class Point:
     tpot_s: Percentiles | None
     e2e_s: Percentiles | None
     capacity_rps_per_gpu: float | None
-    predicted: Mapping[str, float] | None = None
+    predicted: Predicted | None = None
 
 
 @dataclass(frozen=True)
@@ -85,3 +122,4 @@ class Summary:
     how_sure: HowSure
     frontier: tuple[Point, ...]
     cost: StudyCost
+    simulation: tuple[Comparison, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.config.calibration import Calibration
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec, Knob, KnobValue
 from tuner.configuration import Configuration
@@ -31,6 +32,7 @@ class Asked:
     acceptance: float
     max_model_len: int | None
     ignored: tuple[str, ...]
+    calibration: Calibration | None = None
 
 
 def read(words: Sequence[str]) -> Asked:
@@ -61,6 +63,7 @@ def read(words: Sequence[str]) -> Asked:
         acceptance=known.sim_acceptance,
         max_model_len=known.max_model_len,
         ignored=_flags_only(parser, rest),
+        calibration=known.sim_calibration,
     )
 
 
@@ -76,6 +79,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--sim-model", **hidden)
     parser.add_argument("--sim-gpu", default="h100", **hidden)
     parser.add_argument("--sim-acceptance", type=float, default=ACCEPTANCE, **hidden)
+    parser.add_argument("--sim-calibration", type=Calibration.model_validate_json, **hidden)
     return parser
 
 

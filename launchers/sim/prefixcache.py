@@ -8,18 +8,19 @@ whoever needs room takes from the front, as in vLLM.
 from collections import deque
 from dataclasses import dataclass, field
 
-UNNAMED = -1
+UNNAMED: list[int] = []
 
 
 @dataclass(slots=True)
 class PrefixCache:
     """`users[block]` counts the running requests that hold a cached block; absent blocks are not cached.
 
-    `freed` holds (block, count or stamp): runs of unnamed blocks, or a named block that nobody uses since `stamp`.
+    `freed` queues (UNNAMED, how many) and (named blocks, stamp), these to be forgotten from the end of the list; a
+    block that was used again since has another stamp, or none. `stamps` has the cached blocks that nobody uses.
     """
 
     users: dict[int, int] = field(default_factory=dict)
-    freed: deque[tuple[int, int]] = field(default_factory=deque)
+    freed: deque[tuple[list[int], int]] = field(default_factory=deque)
     stamps: dict[int, int] = field(default_factory=dict)
     clock: int = 0
     queried_tokens: int = 0
@@ -45,49 +46,65 @@ def leading_hits(cache: PrefixCache, names: list[int], most: int) -> int:
 
 def unused(cache: PrefixCache, names: list[int]) -> int:
     """How many of these cached blocks nobody uses: holding them takes as many from the free ones."""
-    return sum(cache.users[name] == 0 for name in names)
+    return sum(map(cache.stamps.__contains__, names))
 
 
-def hold(cache: PrefixCache, names: list[int]) -> None:
-    """Use cached blocks."""
+def hold(cache: PrefixCache, names: list[int]) -> int:
+    """Use cached blocks. How many of them were `unused`."""
+    users, before = cache.users, len(cache.stamps)
     for name in names:
-        cache.users[name] += 1
-        cache.stamps.pop(name, None)
+        if not users[name]:
+            del cache.stamps[name]
+        users[name] += 1
+    return before - len(cache.stamps)
 
 
-def keep(cache: PrefixCache, name: int) -> bool:
-    """Put a block that was just computed into the cache; False where a copy of it is there already."""
-    if name in cache.users:
-        return False
-    cache.users[name] = 1
-    return True
+def keep(cache: PrefixCache, names: list[int]) -> list[int]:
+    """Put blocks that were just computed into the cache, but for those of which a copy is there already."""
+    fresh = [name for name in names if name not in cache.users]
+    cache.users.update(dict.fromkeys(fresh, 1))
+    return fresh
 
 
 def take(cache: PrefixCache, blocks: int) -> None:
     """Take `blocks` free blocks, forgetting what they held."""
     freed = cache.freed
     while blocks:
-        name, count = freed.popleft()
-        if name == UNNAMED:
+        names, count = freed.popleft()
+        if names is UNNAMED:
             taken = min(count, blocks)
-            blocks -= taken
             if taken < count:
                 freed.appendleft((UNNAMED, count - taken))
-        elif cache.stamps.get(name) == count:
-            del cache.stamps[name], cache.users[name]
-            blocks -= 1
+        else:
+            taken = _forget(cache, names, count, blocks)
+            if names:
+                freed.appendleft((names, count))
+        blocks -= taken
 
 
 def release(cache: PrefixCache, names: list[int], unnamed: int) -> int:
-    """Stop using blocks, the tail first so that beginnings live longest. How many of them are free now."""
-    free = unnamed
+    """Stop using blocks, the tail to be forgotten first so that beginnings live longest. How many are free now."""
+    users = cache.users
+    idle = []
+    for name in names:
+        users[name] -= 1
+        if not users[name]:
+            idle.append(name)
+    cache.clock += 1
+    cache.stamps.update(dict.fromkeys(idle, cache.clock))
     if unnamed:
         cache.freed.append((UNNAMED, unnamed))
-    for name in reversed(names):
-        cache.users[name] -= 1
-        if not cache.users[name]:
-            cache.clock += 1
-            cache.stamps[name] = cache.clock
-            cache.freed.append((name, cache.clock))
-            free += 1
-    return free
+    if idle:
+        cache.freed.append((idle, cache.clock))
+    return unnamed + len(idle)
+
+
+def _forget(cache: PrefixCache, names: list[int], stamp: int, most: int) -> int:
+    """Forget up to `most` blocks from the end of `names`, dropping those that were used since. How many it were."""
+    forgotten = 0
+    while names and forgotten < most:
+        name = names.pop()
+        if cache.stamps.get(name) == stamp:
+            del cache.stamps[name], cache.users[name]
+            forgotten += 1
+    return forgotten

@@ -4,7 +4,9 @@ The same rules as for a real server (`tuner.target`): open loops have absolute d
 next session when he has finished one, and the load goes on until every counted request has ended or timed out.
 """
 
-from heapq import heapify, heappop, heappush
+from array import array
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -38,6 +40,7 @@ class Replay:
         self._step_s = step_s
         self._requests = requests
         self._window = window
+        self._window_end_s = window.end_s
         self._prompt = requests.prompt_tokens.tolist()
         self._output = requests.output_tokens.tolist()
         self._think_s = requests.think_s.tolist()
@@ -45,11 +48,12 @@ class Replay:
         self._first_of = np.searchsorted(requests.session, np.arange(requests.sessions + 1)).tolist()
         self._names: list[list[int]] | None = None
         self._due: list[tuple[float, int]] = []
+        self._arrivals: Iterator[tuple[float, int]] = iter(())
         self._idle_sessions: list[int] = []
-        self._request: list[int] = []
-        self._due_s: list[float] = []
-        self._ended_at_s: list[float] = []
-        self._status: list[int] = []
+        self._request = array("q")
+        self._due_s = array("d")
+        self._ended_at_s = array("d")
+        self._status = array("q")
         self._open_counted = 0
         self._oldest = 0
         self._errors: set[str] = set()
@@ -64,8 +68,8 @@ class Replay:
         match load:
             case OpenLoop(rate_rps):
                 arrival_s = (np.cumsum(self._requests.unit_gaps) / rate_rps).tolist()
-                self._due = [(arrival_s[session], self._first_of[session]) for session in sessions]
-                heapify(self._due)
+                self._arrivals = ((arrival_s[session], self._first_of[session]) for session in sessions)
+                self._next_arrival()
             case ClosedLoop(users):
                 self._idle_sessions = sessions[::-1]
                 for _ in range(users):
@@ -83,7 +87,7 @@ class Replay:
             if now_s >= look_s:
                 self._stopped = watch(self.log(now_s))
                 look_s = now_s + look_every_s
-            if self._stopped or (now_s >= self._window.end_s and not self._open_counted):
+            if self._stopped or (now_s >= self._window_end_s and not self._open_counted):
                 return self.log(now_s)
             step = plan(s)
             if not step[2] and not step[3]:
@@ -100,19 +104,24 @@ class Replay:
 
     def log(self, now_s: float) -> RequestLog:
         """What has been seen so far; whoever still runs is UNFOLLOWED."""
-        chunk_s, chunk_start = self._chunks()
-        rows = np.array(self._request, dtype=np.int64)
-        due_s = np.array(self._due_s, dtype=np.float64)
+        rows = np.array(self._request)
+        due_s = np.array(self._due_s)
+        status = np.array(self._status)
+        wanted_tokens = self._requests.output_tokens[rows]
+        output_tokens = wanted_tokens.copy()
+        unfinished = np.flatnonzero(status != Status.OK)
+        output_tokens[unfinished] = [tokens_said(self._s, i) for i in unfinished.tolist()]
+        chunk_s, chunk_start = self._chunks(status)
         return RequestLog(
             request=rows,
-            counted=(due_s >= self._window.warmup_s) & (due_s < self._window.end_s),
+            counted=(due_s >= self._window.warmup_s) & (due_s < self._window_end_s),
             due_s=due_s,
             sent_s=due_s,
-            ended_at_s=np.array(self._ended_at_s, dtype=np.float64),
-            status=np.array(self._status, dtype=np.int64),
+            ended_at_s=np.array(self._ended_at_s),
+            status=status,
             prompt_tokens=self._requests.prompt_tokens[rows],
-            output_tokens=np.array([tokens_said(self._s, i) for i in range(len(rows))], dtype=np.int64),
-            wanted_tokens=self._requests.output_tokens[rows],
+            output_tokens=output_tokens,
+            wanted_tokens=wanted_tokens,
             chunk_s=chunk_s,
             chunk_start=chunk_start,
             warmup_s=self._window.warmup_s,
@@ -122,22 +131,26 @@ class Replay:
             stopped=self._stopped,
         )
 
-    def _chunks(self) -> tuple[FloatArray, IntArray]:
+    def _chunks(self, status: IntArray) -> tuple[FloatArray, IntArray]:
         """All chunk times, row after row, and where each row begins."""
         s = self._s
-        step_s = np.array(s.step_s, dtype=np.float64)
-        times: list[FloatArray] = []
-        sizes = [0]
-        for i, status in enumerate(self._status):
-            if i in s.earlier or status == Status.TIMED_OUT or s.settings.stream_interval > 1:
-                pieces = [self._seen(i)]
-            elif s.run_start[i] == NO_RUN:
-                pieces = []
-            else:
-                pieces = [np.array((s.first_s[i],)), step_s[s.run_start[i] : s.run_end[i]]]
-            times += pieces
-            sizes.append(sum(map(len, pieces)))
-        return np.concatenate([np.zeros(0), *times]), np.cumsum(sizes)
+        # A row is one slice of the steps' times, beginning one step early to leave room for its first token.
+        step_s = np.array([0.0, *s.step_s])
+        rows = [step_s[start : end + 1] for start, end in zip(s.run_start, s.run_end, strict=True)]
+        is_plain = np.array(s.run_start) != NO_RUN
+        for i in self._other_rows(status):
+            rows[i] = self._seen(i)
+            is_plain[i] = False
+        chunk_start = np.cumsum([0, *map(len, rows)])
+        chunk_s = np.concatenate([step_s[:0], *rows])
+        chunk_s[chunk_start[:-1][is_plain]] = np.array(s.first_s)[is_plain]
+        return chunk_s, chunk_start
+
+    def _other_rows(self, status: IntArray) -> Iterable[int]:
+        """Rows that are not a first token and one run of steps: of preempted or impatient requests, or in lumps."""
+        if self._s.settings.stream_interval > 1:
+            return range(len(status))
+        return [*self._s.earlier, *np.flatnonzero(status == Status.TIMED_OUT).tolist()]
 
     def _seen(self, i: int) -> FloatArray:
         """The chunk times of one request that reached the client before it gave up."""
@@ -153,6 +166,8 @@ class Replay:
         """Hand over every request that is due."""
         while self._due and self._due[0][0] + FRONT_END_S <= now_s:
             due_s, request = heappop(self._due)
+            if request == self._first_of[self._session[request]]:
+                self._next_arrival()
             prompt, output = self._prompt[request], self._output[request]
             names = self._names[request] if self._names else None
             i = add(self._s, prompt, output, self._requests.seed + SEED_STRIDE * request, names)
@@ -199,6 +214,12 @@ class Replay:
         else:
             self._next_session(free_s)
 
+    def _next_arrival(self) -> None:
+        """Schedule the next session of an open loop; only then is it looked for among what is due."""
+        arrival = next(self._arrivals, None)
+        if arrival:
+            heappush(self._due, arrival)
+
     def _next_session(self, free_s: float) -> None:
         if self._idle_sessions:
             request = self._first_of[self._idle_sessions.pop()]
@@ -210,4 +231,4 @@ class Replay:
         return min(next_s, self._due[0][0] + FRONT_END_S) if self._due else next_s
 
     def _counts(self, due_s: float) -> bool:
-        return self._window.warmup_s <= due_s < self._window.end_s
+        return self._window.warmup_s <= due_s < self._window_end_s

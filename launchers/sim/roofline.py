@@ -1,7 +1,8 @@
-"""Step time without a table: bytes over bandwidth, operations over peak. Pure, and not calibrated."""
+"""Step time without a table: bytes over bandwidth, operations over peak. Pure."""
 
 from dataclasses import dataclass
 
+from tuner.config.calibration import Calibration
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture
 
@@ -25,10 +26,13 @@ class Roofline:
     pair_flops: float
     bandwidth: float
     flops: float
-    fixed_s: float
+    launches_s: float
     all_reduce_token_s: float
     width: int
-    source: str = "roofline, uncalibrated"
+    overhead_s: float
+    prefill_scale: float
+    decode_scale: float
+    source: str
 
     def step_s(
         self,
@@ -46,11 +50,16 @@ class Roofline:
         dense_s = max(self.weight_bytes / self.bandwidth, tokens * self.token_flops / self.flops)
         prefill_s = pairs * self.pair_flops / self.flops
         decode_s = (prefill_kv_tokens + decode_kv_tokens) * self.kv_bytes / self.bandwidth
-        return self.fixed_s + dense_s + prefill_s + decode_s + tokens * self.all_reduce_token_s
+        shared_s = self.launches_s + dense_s + tokens * self.all_reduce_token_s + prefill_s
+        scale = self.prefill_scale if prefill_requests else self.decode_scale
+        return self.overhead_s + scale * shared_s + self.decode_scale * decode_s
 
 
-def roofline(architecture: Architecture, gpu: Gpu, tp: int, kv_dtype_bytes: float, overhead_s: float) -> Roofline:
-    """The roofline of one server; `overhead_s` is what the engine adds to each step."""
+def roofline(
+    architecture: Architecture, gpu: Gpu, tp: int, kv_dtype_bytes: float, calibration: Calibration
+) -> Roofline:
+    """The roofline of one server. Not calibrated is what is calibrated on something else than rooflines."""
+    is_calibrated = calibration.over == "roofline"
     linear = architecture.parameters
     embeddings = architecture.vocab * architecture.hidden * (1 if architecture.tied_embeddings else 2)
     return Roofline(
@@ -60,9 +69,13 @@ def roofline(architecture: Architecture, gpu: Gpu, tp: int, kv_dtype_bytes: floa
         pair_flops=4.0 * architecture.layers * architecture.heads * architecture.head_dim / tp,
         bandwidth=gpu.bandwidth * MEMORY_EFFICIENCY,
         flops=gpu.bf16_flops * COMPUTE_EFFICIENCY,
-        fixed_s=overhead_s + architecture.layers * (LAYER_LAUNCH_S + (2 * ALL_REDUCE_START_S if tp > 1 else 0.0)),
+        launches_s=architecture.layers * (LAYER_LAUNCH_S + (2 * ALL_REDUCE_START_S if tp > 1 else 0.0)),
         all_reduce_token_s=_all_reduce_token_s(architecture, gpu, tp),
         width=1,
+        overhead_s=calibration.per_step_s,
+        prefill_scale=calibration.prefill_scale,
+        decode_scale=calibration.decode_scale,
+        source=f"roofline, {calibration.title if is_calibrated else 'uncalibrated'}",
     )
 
 

@@ -4,7 +4,11 @@ It has no clock: whoever drives it says when a step has ended. A step is planned
 its time, and is finished here. How the state is kept, and why that is fast: `state`.
 """
 
-from launchers.sim.prefixcache import hold, keep, release, take, unused, with_room
+from bisect import bisect_right
+from operator import add as plus
+from operator import sub as minus
+
+from launchers.sim.prefixcache import hold, keep, release, take, with_room
 from launchers.sim.settings import SimSettings
 from launchers.sim.speculation import guesses
 from launchers.sim.state import (
@@ -78,8 +82,7 @@ def admit(s: Scheduler, i: int, hits: int) -> None:
     s.blocks[i] = hits
     if s.cache:
         s.owned[i] = s.names[i][:hits]
-        s.free_blocks -= unused(s.cache, s.owned[i])
-        hold(s.cache, s.owned[i])
+        s.free_blocks -= hold(s.cache, s.owned[i])
         s.cache.queried_tokens += s.target[i]
         s.cache.hit_tokens += s.computed[i]
 
@@ -99,9 +102,7 @@ def give_chunk(s: Scheduler, i: int, tokens: int) -> None:
     s.chunks.append((i, tokens))
     if s.cache and s.names[i]:
         size = s.settings.block_tokens
-        for name in s.names[i][computed // size : reached // size]:
-            if keep(s.cache, name):
-                s.owned[i].append(name)
+        s.owned[i] += keep(s.cache, s.names[i][computed // size : reached // size])
 
 
 def contents(s: Scheduler) -> Step:
@@ -181,7 +182,7 @@ def _begin_answer(s: Scheduler, i: int, now_s: float) -> None:
     s.first_s[i] = now_s
     s.run_start[i] = len(s.step_s)
     if s.settings.drafts:
-        s.guessed[i] = guesses(s.settings, s.seed[i] + s.said[i], left)
+        s.guessed[i] = guesses(s.settings.drafts, s.settings.acceptance, s.seed[i] + s.said[i], left)
         left = s.guessed[i].steps
     s.run_end[i] = s.run_start[i] + left
     if not left:
@@ -235,14 +236,15 @@ def _book(s: Scheduler, i: int, sign: int) -> None:
 
 
 def _book_guesses(s: Scheduler, i: int, sign: int) -> None:
-    start, now, tokens = s.run_start[i], len(s.step_s), s.guessed[i].tokens
-    before = held(s, i, now - start)
-    for step in range(now, s.run_end[i]):
-        m = step - start
-        after = held(s, i, m + 1)
-        s.growth[step] += sign * (after - before)
-        s.gains[step] += sign * (tokens[m + 1] - tokens[m])
-        before = after
+    """`_book` where steps yield several tokens: these are added to those of the others, and a block is needed in the
+    step whose guesses could reach into it; see `held`."""
+    start, now, end, tokens = s.run_start[i], len(s.step_s), s.run_end[i], s.guessed[i].tokens
+    said = tokens[now - start :]
+    s.gains[now:end] = map(plus if sign > 0 else minus, s.gains[now:end], map(minus, said[1:], said))
+    reach = s.target[i] + 1 + s.settings.drafts
+    for block in range(held(s, i, now - start), held(s, i, end - start)):
+        step = start + bisect_right(tokens, block * s.settings.block_tokens - reach)
+        s.growth[step] += sign
 
 
 def _take(s: Scheduler, blocks: int) -> None:

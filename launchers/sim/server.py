@@ -4,8 +4,8 @@
     python -m launchers.sim.server sglang serve --model-path qwen-7b --port 30000
 
 Hidden flags: `--sim-model NAME` (a model of the catalog, where MODEL is a path), `--sim-gpu NAME` (h100),
-`--sim-acceptance SHARE`. `GOODTUNE_SIM_START_S` is how long it takes to start (0.2), `GOODTUNE_SIM_FAULT` what shall
-go wrong (`mishaps`).
+`--sim-acceptance SHARE`, `--sim-calibration JSON` (else the shipped one). `GOODTUNE_SIM_START_S` is how long it takes
+to start (0.2), `GOODTUNE_SIM_FAULT` what shall go wrong (`mishaps`).
 """
 
 import asyncio
@@ -61,7 +61,7 @@ def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     """One engine per data-parallel copy."""
     model, gpu = load_model(asked.model), load(Gpu, asked.gpu)
     settings = settings_of(asked.configuration, model, gpu, asked.acceptance, asked.max_model_len)
-    steps = step_time(settings, model, gpu)
+    steps = step_time(settings, model, gpu, asked.calibration)
     say(f"INFO simulating {asked.configuration.engine} with {model.title} on {gpu.title}; step time: {steps.source}")
     say(f"INFO GPU KV cache size: {settings.kv_tokens:,} tokens")
     without_effect = [*settings.unmodelled, *asked.ignored]

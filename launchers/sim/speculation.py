@@ -1,10 +1,8 @@
 """Speculation: how many tokens each step of an answer yields when some are guessed and checked. Pure."""
 
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
 from random import Random
-
-from launchers.sim.settings import SimSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +17,22 @@ class Guesses:
         return len(self.tokens) - 1
 
 
-def guesses(settings: SimSettings, seed: int, wanted: int) -> Guesses:
+@lru_cache(maxsize=8192)
+def guesses(drafts: int, acceptance: float, seed: int, wanted: int) -> Guesses:
     """Draw the steps that yield `wanted` tokens: in each, drafts are accepted until the first is refused, and the
-    model adds one token of its own (Leviathan et al. 2023, with the same acceptance at every position)."""
+    model adds one token of its own (Leviathan et al. 2023, with the same acceptance at every position).
+
+    Remembered, since the probes of a configuration offer the same requests again and again.
+    """
     draw = Random(seed).random
-    drafts, acceptance = settings.drafts, settings.acceptance
-    steps = []
-    left = wanted
-    while left > 0:
-        tokens = 1
-        while tokens <= drafts and draw() < acceptance:
-            tokens += 1
-        steps.append(min(tokens, left))
-        left -= tokens
-    return Guesses([0, *accumulate(steps)])
+    tokens = [0]
+    said = 0
+    while said < wanted:
+        for _ in range(drafts):
+            if draw() >= acceptance:
+                break
+            said += 1
+        said += 1
+        tokens.append(said)
+    tokens[-1] = wanted
+    return Guesses(tokens)

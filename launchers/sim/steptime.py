@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from launchers.sim.calibration import DEFAULT, shipped_calibration
 from launchers.sim.roofline import roofline
 from launchers.sim.settings import SimSettings
 from launchers.sim.steptable import StepTable, find_table, table_key
+from tuner.config.calibration import Calibration, StepSource
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
-
-ENGINE_OVERHEAD_S = 0.002
-"""Scheduling, sampling and output work of one step: calibrated on measured Qwen3-32B TP2 rows of vLLM on H100."""
 
 DRAFT_LAUNCH_S = 2e-4
 """Starting one pass of a draft model: an assumption."""
@@ -64,18 +63,25 @@ NO_DRAFTS = Drafting()
 class TableSteps:
     """Interpolates a StepTable; linear between grid points and beyond the last one.
 
-    A decoding request feeds `drafting.width` tokens per step.
+    The calibration is part of the lines that are interpolated. A decoding request feeds `drafting.width` tokens per
+    step.
     """
 
-    def __init__(self, table: StepTable, overhead_s: float, source: str, drafting: Drafting = NO_DRAFTS) -> None:
+    def __init__(
+        self, table: StepTable, calibration: Calibration, source: str, drafting: Drafting = NO_DRAFTS
+    ) -> None:
         self.source = source
         self._width = drafting.width
         self._draft_s = drafting.draft_s
-        self._overhead_s = overhead_s
+        self._overhead_s = calibration.per_step_s
+        self._prefill_scale = calibration.prefill_scale * 1e-3
+        self._decode_scale = calibration.decode_scale * 1e-3
         self._table = table
         self._tokens, self._context = table["mixed_tokens"], table["context"]
-        self._mixed = _line(table["mixed_tokens"], _seconds(table["mixed_linear"]))
-        self._decode = _line(table["decode_tokens"], _seconds(table["decode_linear"]))
+        # Where the cells of context meet: the first and the last go on beyond the grid.
+        self._context_borders = self._context[1:-1]
+        self._mixed = _line(table["mixed_tokens"], _scaled(table["mixed_linear"], self._prefill_scale))
+        self._decode = _line(table["decode_tokens"], _scaled(table["decode_linear"], self._decode_scale))
         self._attention: dict[int, Line] = {}
         self._decode_step: dict[int, Line] = {}
 
@@ -91,7 +97,7 @@ class TableSteps:
         if not prefill_requests:
             line = self._decode_step.get(decode_requests) or self._decode_line(decode_requests)
             context = decode_kv_tokens / decode_requests
-            j = bisect_right(self._context, context, 1, len(self._context) - 1) - 1
+            j = bisect_right(self._context_borders, context)
             return line[0][j] + line[1][j] * context
         step_s = self._overhead_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
         if decode_requests:
@@ -114,7 +120,7 @@ class TableSteps:
         rows = self._table["decode_attention"]
         i, part = _cell(self._table["decodes"], requests)
         mixed = [low + part * (high - low) for low, high in zip(rows[i], rows[i + 1], strict=True)]
-        line = _line(self._context, _seconds(mixed))
+        line = _line(self._context, _scaled(mixed, self._decode_scale))
         self._attention[requests] = line
         return line
 
@@ -125,21 +131,34 @@ class TableSteps:
         k, k_part = _cell(self._table["cached"], cached)
         few = _between(table[i], j, j_part, k, k_part)
         if not i_part:
-            return few * 1e-3
+            return few * self._prefill_scale
         many = _between(table[i + 1], j, j_part, k, k_part)
-        return (few + i_part * (many - few)) * 1e-3
+        return (few + i_part * (many - few)) * self._prefill_scale
 
 
-def step_time(settings: SimSettings, model: Model, gpu: Gpu) -> StepTime:
-    """The step time of a server: a table where this model and engine have one for this GPU, else a roofline."""
+def step_time(settings: SimSettings, model: Model, gpu: Gpu, calibration: Calibration | None = None) -> StepTime:
+    """The step time of a server: a table where this model and engine have one for this GPU, else a roofline.
+
+    Calibrated as is shipped for it, unless `calibration` says otherwise. A calibration over the other kind of step
+    times says nothing here: the default takes its place.
+    """
     found = _table_of(settings, model, gpu)
+    kind: StepSource = "table" if found else "roofline"
+    chosen = calibration or shipped_calibration(settings.policy, model.name, gpu.name)
+    used = chosen if chosen.over == kind else DEFAULT
     if found is None:
-        plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, ENGINE_OVERHEAD_S)
-        drafting = _drafting(settings, model.architecture, plain)
-        return replace(plain, width=drafting.width, fixed_s=plain.fixed_s + drafting.draft_s)
+        plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, used)
+        drafting = _drafting(settings, model.architecture, plain, used)
+        return replace(plain, width=drafting.width, overhead_s=plain.overhead_s + drafting.draft_s)
     table, source = found
-    drafting = _drafting(settings, model.architecture, TableSteps(table, 0.0, source))
-    return TableSteps(table, ENGINE_OVERHEAD_S, source, drafting)
+    said = f"{source}, {used.title}"
+    drafting = _drafting(settings, model.architecture, TableSteps(table, used, said), used)
+    return TableSteps(table, used, said, drafting)
+
+
+def step_source(settings: SimSettings, model: Model, gpu: Gpu) -> StepSource:
+    """Which kind of step time this server has."""
+    return "table" if _table_of(settings, model, gpu) else "roofline"
 
 
 def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
@@ -149,19 +168,22 @@ def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable,
     return (table, key.source) if key and table else None
 
 
-def _drafting(settings: SimSettings, architecture: Architecture, plain: StepTime) -> Drafting:
+def _drafting(
+    settings: SimSettings, architecture: Architecture, plain: StepTime, calibration: Calibration
+) -> Drafting:
     """A drafter is taken to be one layer and an output head, as EAGLE's are; n-grams are looked up for nothing."""
     if not settings.draft_model:
         return Drafting(1 + settings.drafts)
     layer = architecture.parameters / architecture.layers
     head = architecture.vocab * architecture.hidden
     share = min(1.0, (layer + head) / architecture.parameters)
-    pass_s = DRAFT_LAUNCH_S + share * plain.step_s(0, 0, 0, 1, 1)
+    kernels_s = plain.step_s(0, 0, 0, 1, 1) - calibration.per_step_s
+    pass_s = DRAFT_LAUNCH_S + share * kernels_s
     return Drafting(1 + settings.drafts, settings.drafts * pass_s)
 
 
-def _seconds(values_ms: list[float]) -> list[float]:
-    return [value * 1e-3 for value in values_ms]
+def _scaled(values: list[float], factor: float) -> list[float]:
+    return [value * factor for value in values]
 
 
 def _line(grid: list[int], values: list[float]) -> Line:

@@ -13,6 +13,7 @@ from launchers.sim.sharing import block_names
 from launchers.sim.steptime import StepTime, step_time
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
+from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
@@ -64,17 +65,23 @@ def virtual_target(
     return VirtualTarget(settings, step_time(settings, model, gpu))
 
 
+def planned_settings(plan: Plan, configuration: Configuration) -> SimSettings:
+    """The simulated server of `configuration` in a study. Raises ServerFailed where the real one would not start."""
+    acceptance = plan.workload.acceptance.of(str(configuration.knobs.get("speculation", "off")))
+    return settings_of(configuration, plan.model, plan.box.gpu, acceptance, plan.workload.max_model_len)
+
+
 def under_policy(target: VirtualTarget, policy: Policy) -> VirtualTarget:
     """The same server, memory and step times under another scheduling order: for comparisons of orders."""
     return VirtualTarget(replace(target.settings, policy=policy), target.steps)
 
 
 @contextmanager
-def open_virtual(
-    configuration: Configuration, model: Model, gpu: Gpu, acceptance: float, max_model_len: int | None = None
-) -> Iterator[VirtualTarget]:
-    """`virtual_target` with the manners of a real server: there inside the block."""
-    yield virtual_target(configuration, model, gpu, acceptance, max_model_len)
+def open_virtual(plan: Plan, configuration: Configuration) -> Iterator[VirtualTarget]:
+    """The study's simulated server of `configuration`, with the manners of a real one: there inside the block."""
+    settings = planned_settings(plan, configuration)
+    calibration = plan.calibrations.get(configuration.engine)
+    yield VirtualTarget(settings, step_time(settings, plan.model, plan.box.gpu, calibration))
 
 
 def _share(load: Load, copy: int, copies: int) -> Load:

@@ -3,19 +3,21 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import count, pairwise
 from pathlib import Path
 
 from launchers.engines import ENGINES
 from launchers.ports import reserved_port
+from launchers.sim.calibration import calibration_for
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
-from tuner import gpus
+from tuner import gpus, record
 from tuner.cli.executables import named_executables
 from tuner.cli.fitting import installed_engines, simulated_engines
 from tuner.cli.steptables import make_tables
+from tuner.config.calibration import Calibration
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.config.model import Model
@@ -111,6 +113,7 @@ def plan_from(options: Options) -> Planned:
         typed=options.typed,
         versions=engines.versions,
     )
+    plan = replace(plan, calibrations=_calibrations(plan, resume=options.resume))
     spaces = spaces_of(plan)
     if box.simulation is not None:
         without_table = make_tables(plan, spaces.values())
@@ -126,7 +129,23 @@ def _step_source(plan: Plan, space: Space) -> str:
         settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
     except ServerFailed as failed:
         return f"{space.engine.title}'s default will not start on this box: {failed}"
-    return f"{space.engine.title}: step times from {step_time(settings, plan.model, plan.box.gpu).source}"
+    steps = step_time(settings, plan.model, plan.box.gpu, plan.calibrations[space.engine.name])
+    return f"{space.engine.title}: step times from {steps.source}"
+
+
+def _calibrations(plan: Plan, *, resume: bool) -> dict[str, Calibration]:
+    """The simulation of each engine as it is calibrated now; of a study that is resumed, as it was at its start."""
+    known = record.planned_calibrations(plan.out) if resume else {}
+    return {
+        engine.name: known.get(engine.name)
+        or calibration_for(
+            engine.name,
+            plan.model.name,
+            plan.box.gpu.name,
+            version=plan.versions.get(engine.name),
+        )
+        for engine in plan.engines
+    }
 
 
 def duration_s(text: str) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tuner.config.calibration import Calibration
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
@@ -35,7 +36,8 @@ class Plan:
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
     PATH, `port` where servers listen if not on any free one. `typed` is the command line, if there was one;
-    `versions` are the installed engines'.
+    `versions` are the installed engines'. `calibrations` are those of the simulated engines, or of the simulations
+    that a real study is compared with; an engine without one has what is shipped.
     """
 
     model: Model
@@ -55,6 +57,7 @@ class Plan:
     port: int | None = None
     typed: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     @property
     def study(self) -> str:

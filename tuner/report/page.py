@@ -45,6 +45,7 @@ from tuner.wording.numbers import (
     share,
     wanted_share,
 )
+from tuner.wording.simulation import predicted_against_measured
 
 COMMAND_WIDTH = 88
 
@@ -176,5 +177,19 @@ def _reproduce(summary: Summary, plan: Plan) -> dict[str, str]:
         "Box": f"{plan.box.title}{simulated[plan.box.simulation]}",
         "Engines": engines,
         "Search": f"{plan.sampler}, seed {plan.seed}; {counts(summary)}",
+        **_simulation(summary, plan),
         "Goodtune": f"{tuner.__version__}; plan.yaml beside this page has every name resolved",
     }
+
+
+def _simulation(summary: Summary, plan: Plan) -> dict[str, str]:
+    """Predicted against measured; of a study in virtual time, what its step times were calibrated on."""
+    said = predicted_against_measured(summary, plan)
+    if plan.box.simulation == "virtual":
+        said = tuple(f"{engine.title}: {_calibrated(plan, engine.name)}" for engine in plan.engines)
+    return {"Simulation": " ".join(said)} if said else {}
+
+
+def _calibrated(plan: Plan, engine: str) -> str:
+    known = plan.calibrations.get(engine)
+    return known.title if known else "calibrated as shipped"

@@ -27,6 +27,7 @@ from tuner.wording.conclusion import (
 )
 from tuner.wording.naming import naming_of, title, trial_name
 from tuner.wording.numbers import device
+from tuner.wording.simulation import predicted_against_measured
 
 WIDTH = 78
 LABEL = 12
@@ -46,7 +47,7 @@ def final_text(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> str
     }
     blocks = [_heading(summary, plan)]
     blocks += [block(summary, outcomes, plan) for block in shown[summary.verdict]]
-    blocks.append(_ledger(summary, plan))
+    blocks += [_simulation(summary, plan), _ledger(summary, plan)]
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block) + "\n"
 
 
@@ -144,6 +145,12 @@ def _try_next(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list
 def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[str]:
     command = [*study_command(plan), "--out", str(plan.out), "--resume"]
     return ["  go on with", *_indented(command)]
+
+
+def _simulation(summary: Summary, plan: Plan) -> list[str]:
+    """Predicted against measured."""
+    said = predicted_against_measured(summary, plan)
+    return [line for number, text in enumerate(said) for line in _labelled("" if number else "predicted", text)]
 
 
 def _ledger(summary: Summary, plan: Plan) -> list[str]:
