@@ -53,20 +53,20 @@ TP4 = {"tp": 4, "token_budget": 2048}
 TP8 = {"tp": 8, "token_budget": 4096}
 
 EDGES_99 = (
-    Case("qwen-7b", "chat", 0.99, MEDIUM),
     Case("qwen-7b", "chat", 0.99, TP2),
-    Case("qwen-7b", "chat", 0.99, engine="sglang"),
-    Case("qwen-7b", "code", 0.99, SMALL),
-    Case("qwen-7b", "code", 0.99, TP2),
-    Case("qwen-7b", "code-gen", 0.99),
+    Case("qwen-7b", "chat", 0.99, TP4),
     Case("qwen-7b", "code-gen", 0.99, SMALL),
+    Case("qwen-7b", "content-gen", 0.99),
     Case("qwen-7b", "content-gen", 0.99, SMALL),
+    Case("qwen-7b", "summarization", 0.99),
+    Case("qwen-7b", "mlperf-8b-server", 0.99),
     Case("qwen-7b", "mlperf-8b-server", 0.99, engine="sglang"),
     Case("llama-8b", "chat", 0.99, TP2),
     Case("llama-8b", "code-gen", 0.99, MEDIUM),
     Case("llama-8b", "mlperf-8b-server", 0.99),
+    Case("llama-8b", "mlperf-8b-interactive", 0.99, SMALL),
     Case("llama-8b", "mlperf-8b-interactive", 0.99, MEDIUM),
-    Case("qwen3-8b", "rag", 0.99, MEDIUM, slo_scale=2.0),
+    Case("qwen3-8b", "chat", 0.99, TP2),
     Case("qwen3-8b", "code-gen", 0.99, SMALL),
     Case("mistral-7b", "sarathi-strict", 0.99, SMALL),
     Case("mistral-7b", "sarathi-relaxed", 0.99),
@@ -100,17 +100,27 @@ PEAKS = (
 )
 CASES = (*EDGES_99, *EDGES_90, *PEAKS)
 
+# Not searched: attainment falls so slowly that even the truth below is not known to 2 %.
+SOFT = (
+    Case("qwen-7b", "chat", 0.99, MEDIUM),
+    Case("qwen-7b", "code", 0.99, SMALL),
+    Case("qwen-7b", "code", 0.99, TP2),
+    Case("qwen-7b", "code-gen", 0.99),
+)
+
 
 @cache
 def plan_of(case: Case) -> Plan:
+    """The plan of a study of this server's box."""
     options = Options(
-        model=case.model, slo=case.slo, simulate="virtual", engines=case.engine, gpus=str(case.gpus), out=Path("study"),
-        attainment=case.attainment, slo_scale=case.slo_scale, workload=case.workload,
+        model=case.model, slo=case.slo, simulate="virtual", engines=case.engine, gpus=str(case.gpus),
+        out=Path("study"), attainment=case.attainment, slo_scale=case.slo_scale, workload=case.workload,
     )  # fmt: skip
     return plan_from(options).plan
 
 
 def configuration_of(case: Case) -> Configuration:
+    """The engine's default with the case's knobs."""
     default = spaces_of(plan_of(case))[case.engine].default
     return Configuration(case.engine, {**default.knobs, **case.knobs})
 

@@ -1,17 +1,19 @@
 """Truth by brute force: the value of a simulated server as docs/measurement.md defines it.
 
 Attainment in windows of 120 s of arrivals after 15 s of warm-up (longer where the attainment needs more requests), in
-the mean over independent traces, on a grid of loads. Windows are kept in a file per case, so that the next run is quick.
+the mean over independent traces, on a grid of loads. Windows are kept in a file per case: the next run is quick.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-
 from goodput_cases import Case, open_case, plan_of
+
+from tuner.config.slo import Slo
 from tuner.probe import Prober
 from tuner.score import Score
 from tuner.target import OpenLoop
@@ -19,9 +21,10 @@ from tuner.target import OpenLoop
 STEP = 1.02
 """Loads of the grid are powers of STEP, req/s."""
 
+POWER_NEAR = 0.06
 FIRST_SEED = 7_000_000
 COARSE_TRACES, COARSE_STRIDE = 3, 4
-TRACES = 24
+TRACES = 96
 REACH = 2
 
 
@@ -29,18 +32,48 @@ REACH = 2
 class Truth:
     """`value_rps` is the server's highest mean goodput among loads that hold the SLO, `level` the load where it is.
 
-    `rates` ascending (n,), `attainment` (n,) in the mean over traces, `error` its standard error (n,).
+    `rates` ascending (n,), `attainment` (n,) in the mean over traces, `spread` (n,) its deviation between them.
     """
 
     value_rps: float
     level: float
     rates: tuple[float, ...]
     attainment: tuple[float, ...]
-    error: tuple[float, ...]
+    spread: tuple[float, ...]
+    wanted: float
+    traces: int
 
     def attainment_at(self, rate_rps: float) -> float:
         """Mean attainment, linear in the logarithm of the rate; beyond the grid its ends'."""
         return float(np.interp(np.log(rate_rps), np.log(self.rates), self.attainment))
+
+    @property
+    def power(self) -> float:
+        """The odds of a bad request grow as the load to this power, near `level`."""
+        seen = [(rate, share) for rate, share in zip(self.rates, self.attainment, strict=True) if 0 < share < 1]
+        rates, shares = np.array(seen).T
+        near = np.exp(-0.5 * (np.log(rates / self.level) / POWER_NEAR) ** 2)
+        return float(np.polyfit(np.log(rates), np.log((1 - shares) / shares), 1, w=near)[0])
+
+    @property
+    def slope(self) -> float:
+        """What attainment loses per unit of log load at `level`."""
+        share = self.attainment_at(self.level)
+        return self.power * share * (1 - share)
+
+    @property
+    def value_error(self) -> float:
+        """Standard error of the value, relative to it: of the edge's load, or of the peak's attainment."""
+        error = self._spread_at_level() / self.traces**0.5
+        return error / (self.slope if self.wanted > 0 else self.attainment_at(self.level))
+
+    def dispersion(self, slo: Slo) -> float:
+        """Variance of a window's attainment over that of as many independent requests, at `level`."""
+        share, counted = self.attainment_at(self.level), max(slo.window_s * self.level, slo.deciding_requests)
+        return self._spread_at_level() ** 2 / (share * (1 - share) / counted)
+
+    def _spread_at_level(self) -> float:
+        return float(np.interp(np.log(self.level), np.log(self.rates), self.spread))
 
 
 class Windows:
@@ -72,8 +105,8 @@ class Windows:
         return prober.measure_for(OpenLoop(rate_rps), max(plan.slo.window_s, plan.slo.deciding_requests / rate_rps))
 
 
-def truth_of(windows: Windows) -> Truth:
-    """Brute force around the best load of a coarse look."""
+def truth_of(windows: Windows, traces: int = TRACES) -> Truth:
+    """Brute force around the best load of a coarse look; the last word is the mean over `traces`."""
     if windows.case.attainment > 0:
         low = _edge_power(windows)
         grid = set(range(low - REACH, low + COARSE_STRIDE + REACH + 1, 2))
@@ -88,20 +121,31 @@ def truth_of(windows: Windows) -> Truth:
         while (best := _best(_means(windows, grid))) in {min(grid), max(grid)}:
             grid |= {best - 2, best + 2}
         grid |= {best - 1, best + 1}
-    return _truth(windows, sorted(grid))
+    return _truth(windows, sorted(grid), traces)
 
 
-def _truth(windows: Windows, grid: list[int]) -> Truth:
+def _truth(windows: Windows, grid: list[int], traces: int) -> Truth:
     wanted = windows.case.attainment
-    samples = [windows.attainment(STEP**power, TRACES) for power in grid]
+    samples = [windows.attainment(STEP**power, traces) for power in grid]
     rates = np.array([STEP**power for power in grid])
     means = np.array([sample.mean() for sample in samples])
-    errors = [float(sample.std(ddof=1) / len(sample) ** 0.5) for sample in samples]
+    spreads = tuple(float(sample.std(ddof=1)) for sample in samples)
     fine = np.union1d(np.geomspace(rates[0], rates[-1], 2001), rates)
     attainment = np.interp(np.log(fine), np.log(rates), means)
     goodput = np.where(attainment >= wanted, fine * attainment, 0.0)
     best = int(goodput.argmax())
-    return Truth(float(goodput[best]), float(fine[best]), tuple(rates.tolist()), tuple(means.tolist()), tuple(errors))
+    found = (tuple(rates.tolist()), tuple(means.tolist()), spreads)
+    return Truth(float(goodput[best]), float(fine[best]), *found, wanted, traces)
+
+
+def fingerprint() -> str:
+    """Of everything a simulated window depends on: another simulation has another truth."""
+    root, digest = Path(__file__).parent.parent, sha256()
+    for part in ("launchers/sim", "search_spaces", "tuner/workload"):
+        for path in sorted((root / part).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _means(windows: Windows, grid: Iterable[int], traces: int = TRACES) -> dict[int, float]:

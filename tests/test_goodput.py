@@ -44,7 +44,7 @@ def truth(curve: Curve, attainment: float) -> float:
 
 
 def question(attainment: float = 0.99, start: float = 1.0, **overrides: object) -> Question:
-    return Question(attainment, round(10 / (1 - attainment)) if attainment < 1 else 1000, start, 0.1, **overrides)  # type: ignore[arg-type]
+    return Question(attainment, max(500, round(20 / (1 - attainment))), start, 0.1, **overrides)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("start", [0.5, 3.0, 40.0, 400.0])
@@ -53,19 +53,19 @@ def question(attainment: float = 0.99, start: float = 1.0, **overrides: object) 
 def test_the_edge_is_found_wherever_the_search_starts(curve: Curve, attainment: float, start: float) -> None:
     found = find_goodput(question(attainment, start), server(curve))
     assert found.ended == "found"
-    assert found.goodput_rps == pytest.approx(truth(curve, attainment), rel=0.12)
+    assert found.goodput_rps == pytest.approx(truth(curve, attainment), rel=0.06)
 
 
 def test_without_an_attainment_the_free_peak_is_found_below_the_highest_load() -> None:
     curve = slope(30.0)
-    found = find_goodput(Question(0.0, 1000, 1.0, 0.1), server(curve))
+    found = find_goodput(Question(0.0, 500, 1.0, 0.1), server(curve))
     assert found.goodput_rps == pytest.approx(truth(curve, 0.0), rel=0.1)
 
 
 def test_the_best_probe_is_one_that_holds_the_slo() -> None:
     found = find_goodput(question(), server(cliff(20.0)))
-    assert found.best and found.best.attainment >= 0.98
-    assert found.edge and found.edge >= level_of(found.best.load)
+    assert found.best and found.best.attainment >= 0.99
+    assert found.edge and level_of(found.best.load) == pytest.approx(found.edge, rel=0.1)
 
 
 def test_a_server_that_holds_the_slo_nowhere_is_given_up_at_the_least_load_worth_having() -> None:
@@ -84,13 +84,13 @@ def test_the_least_load_is_reached_however_slowly_attainment_rises() -> None:
 def test_a_near_miss_at_the_least_load_is_measured_as_long_as_what_decides(seed: int) -> None:
     found = find_goodput(question(start=1.0), server(lambda rate: 0.987, seed))
     at_least = [probe for probe in found.probes if level_of(probe.load) == 0.1]
-    assert found.ended == "found" or max(probe.counted for probe in at_least) >= 1000
+    assert found.ended == "found" or max(probe.counted for probe in at_least) >= 2000
 
 
 def test_a_server_that_cannot_beat_the_incumbent_costs_two_probes_and_is_known_roughly() -> None:
     found = find_goodput(question(start=30.0, beat_rps=30.0), server(cliff(20.0)))
     assert (found.ended, len(found.probes)) == ("hopeless", 2)
-    assert found.goodput_rps == pytest.approx(15.0, rel=0.02)
+    assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.99), rel=0.1)
 
 
 def test_a_server_that_may_beat_the_incumbent_is_measured_to_the_end() -> None:
@@ -102,7 +102,7 @@ def test_a_server_that_may_beat_the_incumbent_is_measured_to_the_end() -> None:
 @pytest.mark.parametrize("curve", [cliff(20.0), slope(30.0), cliff(0.5)])
 def test_deciding_levels_count_as_many_requests_as_the_attainment_needs(curve: Curve) -> None:
     found = find_goodput(question(), server(curve))
-    assert found.best and found.best.counted >= 1000
+    assert found.best and found.best.counted >= 2000
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -113,7 +113,7 @@ def test_the_search_ends_whatever_the_noise(seed: int) -> None:
 
 
 def test_users_are_whole() -> None:
-    found = find_goodput(Question(0.9, 100, 1.0, 1.0, in_users=True), server(cliff(20.0)))
+    found = find_goodput(Question(0.9, 100, 1.0, 1.0, quick=100, in_users=True), server(cliff(20.0)))
     assert found.best and level_of(found.best.load).is_integer()
     assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.9), rel=0.1)
 

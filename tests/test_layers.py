@@ -15,7 +15,7 @@ LAYERS = [
     ["tuner.requestlog", "tuner.workload"],
     ["tuner.target"],
     ["tuner.score", "tuner.space", "tuner.load"],
-    ["launchers"],
+    ["launchers", "tuner.curve"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary"],
     ["tuner.rawlog", "tuner.record", "tuner.events"],
     ["tuner.trial", "tuner.search", "tuner.storage", "tuner.verdict"],

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from tuner import record
 from tuner.config.plan import Plan
+from tuner.curve import level_of
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import Finalist, FinalistRun, Value, next_cells, value_of
-from tuner.curve import level_of
 from tuner.outcome import Outcome
 from tuner.target import OpenLoop
 from tuner.trial import TrialOrder

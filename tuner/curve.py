@@ -1,11 +1,15 @@
-"""Curve: attainment against load, fitted to the probes of one server. Pure.
+"""Curve: attainment against load, learnt from the probes of one server. Pure.
 
-The odds that a request is bad are taken to grow as a power of the load near the load of interest (logistic regression
-on the logarithm of the load, probes further away counting less). Unlike a fit that only joins neighbours, every probe
-near an edge sharpens it, and nothing is promised by a straight line drawn across a cliff.
+The odds that a request is bad are taken to grow as a power of the load around the load of interest:
+
+    odds(level) = odds_at_edge · (level / edge) ^ power
+
+Two unknowns, so all pairs of a grid are weighed by how well they explain the probes (Bayes' rule). Unlike a fit that
+only joins neighbours, every probe near the edge sharpens it, no straight line is drawn across a cliff, and the spread
+of what is still possible says when enough is known.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,52 +18,64 @@ from tuner.requests import FloatArray
 from tuner.score import Score
 from tuner.target import Load, OpenLoop
 
+# Powers of simulated servers at their edges: 1.3 where only long answers miss, 3-7 for gaps, 20-50 for queues.
+USUAL_POWER, POWER_FACTOR = 8.0, 3.0
+POWERS = np.geomspace(0.7, 100.0, 33)
+# The edge lies within this factor of the loads that were probed.
+REACH = 50.0
+# How far from the load of interest a probe still counts: the standard deviation of its weight in log load.
+NEAR = 0.2
+# One further away is taken for no more than so many independent requests: no power law holds for ever.
+AFAR = 8.0
 # Requests near capacity are not independent: so many of them tell as much as one would.
-REQUESTS_PER_NEWS = 4.0
-# The power to expect before anything is known, and how sure of that; no power outside of POWERS.
-USUAL_POWER, POWER_SPREAD = 12.0, 10.0
-POWERS = (1.0, 100.0)
-# How far from the load of interest a probe still counts: the standard deviation of its weight, in log load.
-NEAR = 0.15
-ROUNDS = 4
-NEWTON_STEPS = 12
+USUAL_DISPERSION, GUESSES = 4.0, 2
+# Without an attainment asked for, curves are named by the load at which this share of requests is bad.
+PEAK_BAD = 0.1
+STEPS = 241
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Odds of a bad request: exp(`log_odds`) at `level`, growing with the load to the `power`.
+    """What the probes leave possible: curves of weight `weights` (n,), which sum to 1.
 
-    `covariance` (2, 2) is that of (log_odds, power). `offered_per_level`: requests/s that come per unit of load.
+    Each has its `edges` (n,), the load where the share of bad requests is `edge_bad`; its `powers` (n,); and its
+    `best` (n,), the load of highest goodput among those that hold the SLO: `value` (n,) good requests/s.
     """
 
-    level: float
-    log_odds: float
-    power: float
-    covariance: FloatArray
-    offered_per_level: Callable[[float], float]
+    edges: FloatArray
+    powers: FloatArray
+    weights: FloatArray
+    edge_bad: float
+    best: FloatArray
+    value: FloatArray
 
     def attainment_at(self, level: float) -> float:
-        """The share of good requests."""
-        return float(1 / (1 + np.exp(min(self.log_odds + self.power * np.log(level / self.level), 700.0))))
+        """The share of good requests to expect."""
+        return float(self.weights @ (1 - _bad(level, self.edges, self.powers, self.edge_bad)))
 
-    def goodput_at(self, level: float) -> float:
-        """Good requests per second."""
-        return self.attainment_at(level) * level * self.offered_per_level(level)
+    @property
+    def best_level(self) -> float:
+        """Where goodput is highest among the loads that hold the SLO: the edge, or a peak below it; the median."""
+        return _median(self.best, self.weights)
 
-    def best_level(self, wanted: float) -> float:
-        """Where goodput is highest among the loads whose attainment is at least `wanted`: the edge, or a peak below."""
-        # Goodput load · (1 − bad) peaks where the share of bad requests is 1/power.
-        at_peak = 1 - 1 / max(self.power, 1.02)
-        return self._level_where(max(wanted, at_peak))
+    @property
+    def goodput_rps(self) -> float:
+        """Good requests per second there; the median."""
+        return _median(self.value, self.weights)
 
-    def error_at(self, level: float) -> float:
-        """Standard error of the logarithm of the load at which attainment is what it is at `level`."""
-        toward = np.array([1.0, float(np.log(level / self.level))])
-        return float(np.sqrt(toward @ self.covariance @ toward) / self.power)
+    @property
+    def error(self) -> float:
+        """Standard deviation of the logarithm of the best level."""
+        return _spread(np.log(self.best), self.weights)
 
-    def _level_where(self, attainment: float) -> float:
-        wanted = np.log((1 - attainment) / attainment)
-        return float(self.level * np.exp(np.clip((wanted - self.log_odds) / self.power, -5, 5)))
+    @property
+    def edge_error(self) -> float:
+        """Standard deviation of the logarithm of the edge."""
+        return _spread(np.log(self.edges), self.weights)
+
+    def chance_above(self, level: float) -> float:
+        """How likely it is that the best level is above `level`."""
+        return float(self.weights @ (self.best > level))
 
 
 def level_of(load: Load) -> float:
@@ -68,31 +84,83 @@ def level_of(load: Load) -> float:
 
 
 def fit(scores: Sequence[Score], wanted: float) -> Curve:
-    """The curve near the best load for an attainment of `wanted`."""
+    """What is known of a server after these probes, for an attainment of `wanted` (0: the peak of goodput)."""
     levels = np.array([level_of(score.load) for score in scores])
-    counted = np.array([score.counted for score in scores], dtype=float)
-    bad = counted - np.array([score.good for score in scores], dtype=float)
-    focus, near = float(np.exp(np.mean(np.log(levels)))), np.ones(len(levels))
-    for _ in range(ROUNDS):
-        curve = _regression(levels, bad, counted, near, focus)
-        focus = float(np.clip(curve.best_level(wanted), levels.min() / 1.5, levels.max() * 1.5))
-        near = np.exp(-0.5 * (np.log(levels / focus) / NEAR) ** 2) + 1e-3
-    curve = _regression(levels, bad, counted, near, focus)
+    low, high = levels.min() / REACH, levels.max() * REACH
+    told = np.array([score.counted for score in scores]) / dispersion(scores)
+    tells = told
+    for _ in range(3):
+        curve = _weighed(scores, tells, np.geomspace(low, high, STEPS), wanted)
+        # Never narrower than the grid was fine: its points may have missed the best one.
+        spread = np.exp(min(5 * curve.edge_error + 2 * np.log(high / low) / STEPS + 0.02, np.log(REACH)))
+        middle = _median(curve.edges, curve.weights)
+        low, high = middle / spread, middle * spread
+        near = np.exp(-0.5 * (np.log(levels / curve.best_level) / NEAR) ** 2)
+        tells = near * told + (1 - near) * np.minimum(told, AFAR)
     return curve
 
 
-def _regression(levels: FloatArray, bad: FloatArray, counted: FloatArray, near: FloatArray, focus: float) -> Curve:
-    x = np.log(levels / focus)
-    share = (bad + 0.5) / (counted + 1)
-    weight = near * (counted + 1) / REQUESTS_PER_NEWS
-    prior = np.array([0.0, 1 / POWER_SPREAD**2])
-    found = np.array([np.log(np.average(share, weights=weight) / (1 - np.average(share, weights=weight))), USUAL_POWER])
-    for _ in range(NEWTON_STEPS):
-        predicted = 1 / (1 + np.exp(-np.clip(found[0] + found[1] * x, -30, 30)))
-        slope = weight * np.maximum(predicted * (1 - predicted), 1e-6)
-        design = np.stack([np.ones_like(x), x])
-        gradient = design @ (weight * (share - predicted)) - prior * (found - np.array([0.0, USUAL_POWER]))
-        hessian = (design * slope) @ design.T + np.diag(prior + 1e-9)
-        found = found + np.clip(np.linalg.solve(hessian, gradient), -3.0, 3.0)
-        found[1] = np.clip(found[1], *POWERS)
-    return Curve(focus, float(found[0]), float(found[1]), np.linalg.inv(hessian), lambda level: 1.0)
+def dispersion(scores: Sequence[Score]) -> float:
+    """How many requests tell as much as one independent one would, at least 1.
+
+    The variance of batch means over a binomial one, geometric mean over all probes (and GUESSES more of what is
+    usual): a probe that happened to be perfect just below a cliff shows no spread, so none may speak for itself.
+    """
+    ratios = [USUAL_DISPERSION] * GUESSES
+    for score in scores:
+        if score.batch_attainment and 0 < score.attainment < 1:
+            binomial = score.attainment * (1 - score.attainment) * len(score.batch_attainment) / score.counted
+            ratios.append(max(float(np.var(score.batch_attainment, ddof=1)) / binomial, 1.0))
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+def _weighed(scores: Sequence[Score], tells: FloatArray, edges: FloatArray, wanted: float) -> Curve:
+    edge_bad = 1 - wanted if wanted > 0 else PEAK_BAD
+    edge, power = (grid.ravel() for grid in np.meshgrid(edges, POWERS))
+    log_weights = -0.5 * (np.log(power / USUAL_POWER) / np.log(POWER_FACTOR)) ** 2
+    for score, independent in zip(scores, tells, strict=True):
+        bad = _bad(level_of(score.load), edge, power, edge_bad)
+        good = score.attainment
+        log_weights = log_weights + independent * ((1 - good) * np.log(bad) + good * np.log1p(-bad))
+    weights = np.exp(log_weights - log_weights.max())
+    # Goodput level^growth · (1 − bad) peaks where the share of bad requests is growth/power.
+    growth = _growth(scores)
+    best_bad = np.minimum(1 - wanted, np.minimum(growth / power, 0.98))
+    best = edge * (_odds(best_bad) / _odds(edge_bad)) ** (1 / power)
+    offered = _offered_rps(scores, best, growth)
+    return Curve(edge, power, weights / weights.sum(), edge_bad, best, offered * (1 - best_bad))
+
+
+def _growth(scores: Sequence[Score]) -> float:
+    """How the requests that come grow with the level: 1 in an open loop; less where users wait for a full server."""
+    if all(isinstance(score.load, OpenLoop) for score in scores) or len(scores) < 2:
+        return 1.0
+    levels = np.log([level_of(score.load) for score in scores])
+    came = np.log([max(score.offered_rps, 1e-9) for score in scores])
+    spread = float(np.var(levels))
+    return float(np.clip(np.cov(levels, came, bias=True)[0, 1] / spread, 0.05, 1.0)) if spread > 0 else 1.0
+
+
+def _offered_rps(scores: Sequence[Score], levels: FloatArray, growth: float) -> FloatArray:
+    """Requests/s that come at `levels`: from the probe nearest to them in the middle."""
+    middle = float(np.exp(np.log(levels).mean()))
+    nearest = min(scores, key=lambda score: abs(np.log(level_of(score.load) / middle)))
+    return np.asarray(max(nearest.offered_rps, 1e-9) * (levels / level_of(nearest.load)) ** growth)
+
+
+def _bad(level: float, edge: FloatArray, power: FloatArray, edge_bad: float) -> FloatArray:
+    odds = _odds(edge_bad) * np.exp(np.clip(power * np.log(level / edge), -30, 30))
+    return np.asarray(np.clip(odds / (1 + odds), 1e-9, 1 - 1e-9))
+
+
+def _odds(share: float | FloatArray) -> FloatArray:
+    return np.asarray(share / (1 - share))
+
+
+def _median(values: FloatArray, weights: FloatArray) -> float:
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), 0.5)])
+
+
+def _spread(values: FloatArray, weights: FloatArray) -> float:
+    return float(np.sqrt(weights @ (values - weights @ values) ** 2))

@@ -1,7 +1,12 @@
-"""Goodput: which load to probe next on a warm server, and what its goodput is worth."""
+"""Goodput: which load to probe next on a warm server, and what its goodput is worth.
+
+The value of a server is the maximum over load of good requests per second, among loads whose attainment is at least
+the SLO's. A few quick probes bracket that load; thorough ones then stand around where the curve fitted to all of them
+(`tuner.curve`) has it, until it is known well enough or thorough probes have been spent.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -10,13 +15,21 @@ from tuner.curve import Curve, fit, level_of
 from tuner.score import Score
 from tuner.target import ClosedLoop, Load, OpenLoop
 
-QUICK_REQUESTS = 150
-MAX_PROBES = 12
-ENOUGH_PROBES=8
-CLOSE_ENOUGH = 0.03
-SURE_ENOUGH = 0.02
+MAX_PROBES, MAX_QUICK, MAX_THOROUGH = 12, 6, 4
+# Standard deviation of the logarithm of the best level: bracketed well enough for thorough probes, and known.
+BRACKETED, KNOWN = 0.25, 0.02
+# A thorough probe within this factor of the best level has to confirm it.
+CLOSE, NEARBY = 1.03, 1.10
+# The best level may lie this far above the highest probe before another step up is taken; steps are at least so big.
+ABOVE, LEAST_STEP = 1.15, 1.10
+# Steps down are at most this big: an overloaded server tells little about how far off it is.
+BOLDEST_DOWN = 3.0
+# Thorough probes stand around the best level, so that they tell of its curve too; rather above, where more is bad.
+OFFSETS = (1.0, 1.04, 0.98, 1.02)
 LEAST_ATTAINMENT = 0.5
 HOPELESS_LOOK = 0.5
+# A server whose chance to be what is asked of it is lower than this is given up.
+HARDLY = 0.05
 # 95 % of a t distribution with 9 degrees of freedom, one-sided: ten batch means.
 T9_ONE_SIDED = 1.833
 
@@ -28,14 +41,16 @@ Probe = Callable[[Load, int], Score]
 class Question:
     """What is asked of one server. Levels are req/s, or users where the workload is a closed loop.
 
-    `start` is where to begin, `growth` how boldly to go on from there, `least` the lowest level worth having.
-    `beat_rps` is a goodput this server must exceed to matter (0: any); below it the search stops as hopeless.
+    `thorough` and `quick` are the requests that a probe of either kind counts. `start` is where to begin, `growth`
+    how boldly to go on from there, `least` the lowest level worth having. `beat_rps` is a goodput this server must
+    exceed to matter (0: any); below it the search stops as hopeless.
     """
 
     attainment: float
-    deciding_requests: int
+    thorough: int
     start: float
     least: float
+    quick: int = 150
     growth: float = 2.0
     beat_rps: float = 0.0
     in_users: bool = False
@@ -43,7 +58,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found. `edge` is the level that is recommended."""
+    """What was found: `goodput_rps` is what the fitted curve promises at `edge`, the level to recommend (G2 where an
+    attainment is asked for); None where no level holds the SLO. `best` is the probe nearest to it."""
 
     ended: Literal["found", "hopeless", "misses-slo"]
     goodput_rps: float
@@ -52,67 +68,82 @@ class Answer:
     probes: tuple[Score, ...]
 
 
+@dataclass
+class Search:
+    """The probes so far, and those of them that were thorough."""
+
+    question: Question
+    probes: list[Score] = field(default_factory=list)
+    thorough: list[Score] = field(default_factory=list)
+
+    def add(self, score: Score, counted: int) -> None:
+        """One more probe, which was asked to count so many requests."""
+        self.probes.append(score)
+        if counted >= self.question.thorough:
+            self.thorough.append(score)
+
+    @property
+    def holds_somewhere(self) -> bool:
+        """Whether some probe held the SLO, whatever its luck."""
+        return any(score.attainment >= self.question.attainment for score in self.probes)
+
+    def curve(self) -> Curve:
+        """What all probes say."""
+        return fit(self.probes, self.question.attainment)
+
+
 def find_goodput(question: Question, probe: Probe) -> Answer:
     """Search the load of one warm server for its highest goodput."""
-    scores: list[Score] = []
-    level, counted = question.start, _quick(question)
-    while len(scores) < MAX_PROBES:
-        scores.append(probe(_load(level, question), counted))
-        if _is_hopeless(scores, question):
+    search = Search(question)
+    following: tuple[float, int] | None = (question.start, question.quick)
+    while following and len(search.probes) < MAX_PROBES:
+        level, counted = following
+        search.add(probe(_load(level, question), counted), counted)
+        if _is_hopeless(search):
             # One more look, so that the sampler learns how far off it was and the frontier gets its point.
-            scores.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
-            return _answer("hopeless", scores, question)
-        proposal = next_level(scores, question)
-        if proposal is None:
-            break
-        level, counted = proposal
-    return _answer("found", scores, question)
+            search.add(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted), counted)
+            return _answer("hopeless", search)
+        following = next_level(search)
+    return _answer("found", search)
 
 
-def next_level(scores: list[Score], question: Question) -> tuple[float, int] | None:
-    curve = fit(scores, question.attainment)
-    levels = [level_of(s.load) for s in scores]
-    lowest, top = min(levels), max(levels)
-    target = curve.best_level(question.attainment)
-    top_att = _pooled(scores, top)
-    allowed = 1 - question.attainment
-    comfortable = top_att >= 1 - allowed * (0.5 if question.attainment > 0 else .15)
-    if comfortable:
-        return _rounded(max(min(target, 2 * top), top * question.growth), question), _quick(question)
-    if target <= question.least:
-        at = [s for s in scores if level_of(s.load) <= question.least * 1.001]
-        if any(_decides(s, question) or _misses_clearly(s, question) for s in at):
-            return None
-        return question.least, (question.deciding_requests if at else _quick(question))
-    if target > top * 1.1:
-        return _rounded(min(target, top * question.growth), question), _quick(question)
-    if target < lowest / 1.1:
-        return _rounded(max(target, lowest / 3, question.least), question), _quick(question)
-    decided = [s for s in scores if _decides(s, question)]
-    near = [s for s in decided if abs(np.log(level_of(s.load) / target)) < 0.10]
-    n_near = sum(s.counted for s in near)
-    close = any(abs(np.log(level_of(s.load) / target)) < CLOSE_ENOUGH for s in near)
-    if close and len(near) >= 2 and (curve.error_at(target) < SURE_ENOUGH or len(scores) >= ENOUGH_PROBES):
+def next_level(search: Search) -> tuple[float, int] | None:
+    """The next (level, counted requests) to measure, or None when enough is known."""
+    question, curve = search.question, search.curve()
+    highest, best = max(level_of(score.load) for score in search.probes), curve.best_level
+    if best <= question.least or (len(search.probes) >= MAX_QUICK and not search.holds_somewhere):
+        return _at_the_least(search, curve)
+    if best > highest * ABOVE:
+        least_step = highest + 1 if question.in_users else highest * LEAST_STEP
+        return _level(max(min(best, highest * question.growth), least_step), question), question.quick
+    if curve.error > BRACKETED and len(search.probes) - len(search.thorough) < MAX_QUICK:
+        lowest = min(level_of(score.load) for score in search.probes)
+        return _level(max(best, lowest / BOLDEST_DOWN), question), question.quick
+    near = [score for score in search.thorough if score.stopped is None and _within(score, best, NEARBY)]
+    is_confirmed = any(_within(score, best, CLOSE) for score in near)
+    is_spent = len(search.thorough) >= MAX_THOROUGH
+    if is_confirmed and (curve.error < KNOWN or is_spent):
         return None
-    offset = (0.0, 0.03, -0.03)[len(near) % 3] if close else 0.0
-    return _rounded(max(target * (1 + offset),question.least), question), question.deciding_requests
+    return _level(best * OFFSETS[len(near) % len(OFFSETS)], question), question.thorough
 
 
-def _pooled(scores, level):
-    at = [s for s in scores if level_of(s.load) == level]
-    return sum(s.good for s in at) / max(sum(s.counted for s in at), 1)
+def _at_the_least(search: Search, curve: Curve) -> tuple[float, int] | None:
+    """The least level worth having is given up only when it was measured thoroughly, or clearly misses the SLO."""
+    question = search.question
+    there = [score for score in search.probes if level_of(score.load) <= question.least]
+    if any(score in search.thorough for score in there):
+        return None
+    if there and curve.chance_above(question.least) < HARDLY:
+        return None
+    return _level(question.least, question), question.thorough if there else question.quick
 
 
-def _is_hopeless(scores: list[Score], question: Question) -> bool:
+def _is_hopeless(search: Search) -> bool:
     """Whether even the first level, whose whole load would not beat the incumbent, clearly misses the SLO."""
-    first = scores[0]
-    if question.beat_rps <= 0 or len(scores) > 1 or first.offered_rps > question.beat_rps * (1 + CLOSE_ENOUGH):
+    question, first = search.question, search.probes[0]
+    if question.beat_rps <= 0 or len(search.probes) > 1 or first.offered_rps > question.beat_rps * CLOSE:
         return False
-    return _misses_clearly(first, question)
-
-
-def _misses_clearly(score: Score, question: Question) -> bool:
-    return attainment_upper(score) < question.attainment
+    return attainment_upper(first) < question.attainment
 
 
 def attainment_upper(score: Score) -> float:
@@ -123,27 +154,39 @@ def attainment_upper(score: Score) -> float:
     return float(score.attainment + T9_ONE_SIDED * spread)
 
 
-def _answer(ended: Literal["found", "hopeless"], scores: list[Score], question: Question) -> Answer:
-    curve = fit(scores, question.attainment)
-    target = curve.best_level(question.attainment)
-    ok = [s for s in scores if s.stopped is None]
-    if not ok or (target < question.least and curve.attainment_at(question.least) < question.attainment):
-        best = max(scores, key=lambda score: score.attainment)
-        return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, best, None, tuple(scores))
-    best = min(ok, key=lambda s: abs(np.log(level_of(s.load) / target)))
-    return Answer(ended, float(curve.goodput_at(target)), best, target, tuple(scores))
+def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
+    curve, probes = search.curve(), tuple(search.probes)
+    whole = [score for score in probes if score.stopped is None]
+    if not whole or not search.holds_somewhere or curve.best_level < search.question.least:
+        closest = max(probes, key=lambda score: score.attainment)
+        return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, closest, None, probes)
+    best = min(
+        _presentable(whole, search, curve), key=lambda score: abs(np.log(level_of(score.load) / curve.best_level))
+    )
+    return Answer(ended, curve.goodput_rps, best, curve.best_level, probes)
 
 
-def _decides(score: Score, question: Question) -> bool:
-    return score.stopped is None and (question.in_users or score.counted >= question.deciding_requests)
+def _presentable(whole: list[Score], search: Search, curve: Curve) -> list[Score]:
+    """The probes that may stand for the best level: near it, thorough, with the SLO held, as far as there are any."""
+    for wanted in (
+        lambda score: _within(score, curve.best_level, NEARBY),
+        lambda score: score in search.thorough,
+        lambda score: score.attainment >= search.question.attainment,
+    ):
+        whole = [score for score in whole if wanted(score)] or whole
+    return whole
 
 
-def _quick(question: Question) -> int:
-    return min(QUICK_REQUESTS, question.deciding_requests)
+def _within(score: Score, level: float, factor: float) -> bool:
+    return level / factor < level_of(score.load) < level * factor
 
 
 def _load(level: float, question: Question) -> Load:
     return ClosedLoop(max(1, round(level))) if question.in_users else OpenLoop(level)
+
+
+def _level(level: float, question: Question) -> float:
+    return _rounded(max(level, question.least), question)
 
 
 def _rounded(level: float, question: Question) -> float:

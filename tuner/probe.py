@@ -19,7 +19,7 @@ IDLE_REQUESTS = 12
 # Arrivals are random: a window for 1000 requests on average would hold fewer in half of the cases.
 ROOM = 1.1
 # A server overloaded by this share must show it: its queue grows by so much per second of the probe.
-OVERLOAD_SEEN = 0.05
+OVERLOAD_SEEN = 0.03
 # A probe is stopped when so many times the allowed share of its requests is bad already, and at least so many.
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
@@ -67,7 +67,8 @@ class Prober:
         seed = derive(self.seed, Purpose.SEARCH, len(self.recorded))
         if not isinstance(load, OpenLoop):
             return self._measured(load, self.slo.window_s, seed)
-        return self._measured(load, max(ROOM * counted / load.rate_rps, _least_window_s(self.slo)), seed)
+        measure_s = max(ROOM * counted / load.rate_rps, _least_window_s(self.slo))
+        return self._measured(load, min(measure_s, longest_window_s(self.slo, load.rate_rps)), seed)
 
     def measure_for(self, load: Load, measure_s: float) -> Score:
         """The score at `load` over a window of `measure_s` seconds."""
@@ -112,6 +113,11 @@ class Prober:
         resolved = log.counted & (log.status != Status.UNFOLLOWED)
         bad = int((bad_requests(log, load, self.slo.limits) & resolved).sum())
         return f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated else None
+
+
+def longest_window_s(slo: Slo, rate_rps: float) -> float:
+    """The window of the estimand: the SLO's, or as long as the requests take that its attainment needs."""
+    return max(slo.window_s, slo.deciding_requests / rate_rps)
 
 
 def _least_window_s(slo: Slo) -> float:

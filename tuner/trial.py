@@ -23,7 +23,10 @@ from tuner.score import Score, score
 from tuner.seeds import Purpose, derive
 from tuner.target import Load, OpenLoop, Target
 
-FIRST_GROWTH, LATER_GROWTH = 3.0, 1.3
+FIRST_GROWTH, LATER_GROWTH = 4.0, 1.3
+# A thorough probe of the search is to see so many misses where the SLO just holds.
+MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 500, 2000
+LEAST_QUICK, MOST_QUICK = 100, 200
 OFFLINE_REQUESTS = 1000
 # Sarathi-Serve and Vidur limit the median queue time to 2 s; not every engine exports it, so TTFT stands for it.
 CAPACITY_TTFT_S = 2.0
@@ -140,15 +143,13 @@ def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer
 def _question(order: TrialOrder, idle_e2e_s: float) -> Question:
     """Begin where the incumbent's goodput would have to be beaten, else from what one lonely request takes."""
     slo, gpus = order.plan.slo, order.configuration.gpus
+    thorough = min(max(LEAST_THOROUGH, round(MISSES_TO_SEE / (1 - slo.attainment))), MOST_THOROUGH)
     if _in_users(order):
-        return Question(slo.attainment, slo.deciding_requests, start=1.0, least=1.0, in_users=True)
+        return Question(slo.attainment, thorough, start=1.0, least=1.0, quick=thorough, in_users=True)
     least, hint = slo.min_rate_rps_per_gpu * gpus, order.incumbent_rps_per_gpu * gpus
     start, growth = (hint, LATER_GROWTH) if hint > 0 else (2.0 / idle_e2e_s, FIRST_GROWTH)
-    return Question(slo.attainment, _deciding(slo.attainment), max(start, least), least, growth, beat_rps=hint)
-
-
-def _deciding(x: float) -> int:
-    return max(500, round(15 / (1 - x)))
+    quick = min(max(LEAST_QUICK, thorough // 5), MOST_QUICK)
+    return Question(slo.attainment, thorough, max(start, least), least, quick, growth, beat_rps=hint)
 
 
 def _in_users(order: TrialOrder) -> bool:
