@@ -1,4 +1,4 @@
-"""How well the search finds a server's goodput, at what cost, and how often the intervals of finalists hold the truth.
+"""How well the search finds a server's goodput, at what cost, and how often intervals of finalists hold the truth.
 
     python benchmarks/goodput_search.py [--workers 2] [--seeds 3] [--replications 200] [--cache FOLDER] [--out FILE]
 
@@ -23,11 +23,12 @@ import numpy as np
 import pandas as pd
 from goodput_cases import CASES, SOFT, Case, configuration_of, open_case, plan_of
 from goodput_intervals import PAIRS, Coverage, coverage_of
-from goodput_truth import Truth, Windows, fingerprint, truth_of
+from goodput_truth import TRACES, Truth, Windows, fingerprint, truth_of
 
 from tuner.trial import TrialOrder, prober_for, search_load
 
 NEARLY = 0.05
+SOFT_TRACES = 24
 INCUMBENT = 0.9
 """A warm search begins at this share of the true value, as if the best configuration so far were worth that."""
 
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def _truth(case: Case, folder: Path) -> Truth:
-    return truth_of(Windows(case, folder))
+    return truth_of(Windows(case, folder), SOFT_TRACES if case in SOFT else TRACES)
 
 
 def _search(job: tuple[Case, Truth, int]) -> list[Found]:
@@ -139,8 +140,8 @@ attainment between windows: what noise alone allows.
 ![Claimed value by case](goodput_search.svg)
 
 ## Intervals
-Two finalists, five seeds: 95 % intervals of confirmations, each replicated on fresh seeds. Levels begin where a search
-with an error of 5 % would have put them. `bound`: confirmations that ended without an edge or peak, and claim no interval.
+Two finalists, five seeds: 95 % intervals of confirmations, each replicated on fresh seeds. Levels begin where a
+search with an error of 5 % would have put them. `bound`: ended without an edge or peak, so without an interval.
 
 {_table([_coverage_row(row) for rows, _ in intervals for row in rows])}
 

@@ -110,15 +110,15 @@ def truth_of(windows: Windows, traces: int = TRACES) -> Truth:
     if windows.case.attainment > 0:
         low = _edge_power(windows)
         grid = set(range(low - REACH, low + COARSE_STRIDE + REACH + 1, 2))
-        while (means := _means(windows, grid)) and min(means.values()) >= windows.case.attainment:
+        while (means := _means(windows, grid, traces)) and min(means.values()) >= windows.case.attainment:
             grid |= {max(grid) + 2, max(grid) + 4}
         while max(means.values()) < windows.case.attainment:
             grid |= {min(grid) - 2, min(grid) - 4}
-            means = _means(windows, grid)
+            means = _means(windows, grid, traces)
     else:
         top = _peak_power(windows)
         grid = set(range(top - 4, top + 5, 2))
-        while (best := _best(_means(windows, grid))) in {min(grid), max(grid)}:
+        while (best := _best(_means(windows, grid, traces))) in {min(grid), max(grid)}:
             grid |= {best - 2, best + 2}
         grid |= {best - 1, best + 1}
     return _truth(windows, sorted(grid), traces)
@@ -148,7 +148,7 @@ def fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
-def _means(windows: Windows, grid: Iterable[int], traces: int = TRACES) -> dict[int, float]:
+def _means(windows: Windows, grid: Iterable[int], traces: int) -> dict[int, float]:
     return {power: float(windows.attainment(STEP**power, traces).mean()) for power in grid}
 
 

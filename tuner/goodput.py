@@ -17,7 +17,7 @@ from tuner.target import ClosedLoop, Load, OpenLoop
 
 MAX_PROBES, MAX_QUICK, MAX_THOROUGH = 12, 6, 4
 # Standard deviation of the logarithm of the best level: bracketed well enough for thorough probes, and known.
-BRACKETED, KNOWN = 0.25, 0.02
+BRACKETED, KNOWN = 0.3, 0.02
 # A thorough probe within this factor of the best level has to confirm it.
 CLOSE, NEARBY = 1.03, 1.10
 # The best level may lie this far above the highest probe before another step up is taken; steps are at least so big.
