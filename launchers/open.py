@@ -13,9 +13,11 @@ from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.served import Serving, open_served
+from launchers.sim.commandline import spelt_chances
 from tuner.config.catalog import names
 from tuner.config.model import Model
 from tuner.config.plan import Plan
+from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 from tuner.load.replay import SEND_LAG_LIMIT_S
 from tuner.target import Target
@@ -59,7 +61,7 @@ def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Servin
     hidden = {
         "--sim-model": plan.model.name if plan.model.name in names(Model) else plan.model.path,
         "--sim-gpu": plan.box.gpu.name,
-        "--sim-acceptance": str(_acceptance(plan, configuration)),
+        "--sim-acceptance": spelt_chances(_acceptance(plan, configuration)),
     }
     calibration = plan.calibrations.get(configuration.engine)
     if calibration:
@@ -69,7 +71,7 @@ def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Servin
     return _serving(engine, plan, command, folder, {})
 
 
-def _acceptance(plan: Plan, configuration: Configuration) -> float:
+def _acceptance(plan: Plan, configuration: Configuration) -> Chances:
     return plan.workload.acceptance.of(str(configuration.knobs.get("speculation", "off")))
 
 

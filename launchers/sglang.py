@@ -45,7 +45,7 @@ SGLANG = Engine(
     model_flag=("--model-path",),
     cpu_flags=("--device", "cpu", "--max-total-tokens", str(CPU_KV_TOKENS)),
     cpu_env={"OMP_NUM_THREADS": str(engine_threads(usable_cores()))},
-    measuring_flags=("--enable-metrics",),
+    measuring_flags=("--enable-metrics", "--enable-cache-report"),
     # It drains for as long as any client stays; all clients have been closed when it is stopped.
     stop_grace_s=5.0,
 )

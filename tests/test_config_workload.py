@@ -33,8 +33,12 @@ ONE_SHAPE = "prompt: give either p50 and p90, or mean and sd, or fixed"
                      id="cv without gamma"),
         pytest.param({**PLAIN, "shared": {"documents": 3}}, "shared: documents, document_tokens and "
                      "documents_per_request go together", id="documents without sizes"),
-        pytest.param({**PLAIN, "acceptance": {"ngram": 1.1}}, "acceptance.ngram: should be less than or equal to 1, "
-                     "found 1.1", id="impossible acceptance"),
+        pytest.param({**PLAIN, "acceptance": {"ngram": 1.1}}, "acceptance.ngram: give a chance from 0 to 1, or a "
+                     "list of one for each guess, found 1.1", id="impossible acceptance"),
+        pytest.param({**PLAIN, "acceptance": {"draft": [0.8, -1]}}, "acceptance.draft: give a chance from 0 to 1, or "
+                     "a list of one for each guess, found [0.8, -1]", id="impossible second guess"),
+        pytest.param({**PLAIN, "acceptance": {"draft": []}}, "acceptance.draft: give a chance from 0 to 1, or a list "
+                     "of one for each guess, found []", id="no chances"),
     ],
 )  # fmt: skip
 def test_a_workload_that_cannot_be_is_refused(content: dict[str, Any], message: str) -> None:
@@ -54,3 +58,9 @@ def test_a_workload_of_which_nothing_fits_the_model_is_refused() -> None:
     with pytest.raises(ConfigError) as mistake:
         workload.fitted(8096)
     assert str(mistake.value) == "workload 'long': a request has at least 8,101 tokens, the model takes 8,096"
+
+
+@pytest.mark.parametrize("choice, chances", [("draft-3", (0.8, 0.5)), ("ngram-2", 0.25), ("off", (0.8, 0.5))])
+def test_acceptance_is_one_chance_or_one_for_each_guess(choice: str, chances: float | tuple[float, ...]) -> None:
+    workload = parse(Workload, {**PLAIN, "acceptance": {"draft": [0.8, 0.5]}}, "w")
+    assert workload.acceptance.of(choice) == chances

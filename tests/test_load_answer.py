@@ -90,6 +90,12 @@ TOKENS = [a_chunk()] * WANTED
             "a chunk is not JSON: b'{oops'",
             id="a chunk that is not JSON",
         ),
+        pytest.param(
+            [*TOKENS, {"choices": "none"}, *an_end()],
+            Status.FAILED,
+            "a chunk is not a completion: Expected `array | null`, got `str` - at `$.choices`",
+            id="a chunk of another shape",
+        ),
     ],
 )
 def test_an_answer_is_ok_only_if_it_ended_well_with_every_token(events, status, text):
@@ -148,6 +154,19 @@ def test_what_the_connection_did_decides_where_the_answer_is_not_complete(body, 
 )
 def test_only_chunks_that_bear_tokens_have_times(events, token_s):
     assert an_answer(*events).token_s().tolist() == token_s
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        pytest.param({"completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 64}}, 64, id="said"),
+        pytest.param({"completion_tokens": 3, "prompt_tokens_details": None}, None, id="nothing to say"),
+        pytest.param({"completion_tokens": 3}, None, id="not known to the server"),
+    ],
+)
+def test_prompt_tokens_that_the_server_had_cached_are_kept_where_it_says_so(usage, cached):
+    answer = an_answer(a_chunk(), {"choices": [], "usage": usage})
+    assert (answer.usage, answer.cached) == (3, cached)
 
 
 def test_events_of_one_read_share_its_time():

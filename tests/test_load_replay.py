@@ -7,6 +7,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def test_every_request_is_sent_as_it_was_made_and_every_token_is_timed(lonely):
     assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 6
     assert log.errors == ()
     assert log.client is not None and log.client.workers == 1
+    assert log.cached_tokens is not None and log.cached_tokens.tolist() == [fake.CACHED_TOKENS] * 6
 
 
 def test_times_are_those_of_the_server_on_one_clock(lonely):
@@ -107,6 +109,13 @@ def test_times_are_those_of_the_server_on_one_clock(lonely):
     assert (log.last_s <= log.ended_at_s).all()
     assert (log.first_s - log.sent_s >= fake.FIRST_TOKEN_S).all()
     assert np.median(np.diff(log.chunk_s[: log.chunk_start[1]])) >= fake.TOKEN_GAP_S / 2
+
+
+def test_prompts_that_begin_alike_are_known_to_be_reusable(server):
+    requests = requests_for(*[PLAIN] * 4)
+    alike = (requests.segments[0],) * 2 + requests.segments[2:]
+    log = run(server, replace(requests, segments=alike), ClosedLoop(1))
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, PLAIN, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +157,11 @@ def test_events_of_one_write_share_a_time_stamp(server):
     assert len(np.unique(log.chunk_s)) < OUTPUT_TOKENS
 
 
+def test_a_server_that_never_says_what_it_had_cached_leaves_that_unknown(server):
+    log = run(server, requests_for(fake.prompt_tokens(fake.byte_by_byte)), ClosedLoop(1))
+    assert log.cached_tokens is None
+
+
 def test_a_refused_connection_is_a_result_not_an_exception():
     log = run("http://127.0.0.1:1", requests_for(PLAIN, PLAIN), ClosedLoop(2))
     assert log.status.tolist() == [Status.FAILED, Status.FAILED]
@@ -164,6 +178,7 @@ def test_an_open_loop_keeps_its_schedule_and_counts_what_is_due_in_the_window(se
     window = a_window(warmup_s=0.1, measure_s=0.2)
     log = run(server, requests_for(*[PLAIN] * 200, gap=1.0), OpenLoop(50.0), window)
     assert log.due_s == pytest.approx(np.arange(1, len(log) + 1) / 50)
+    assert log.began_s is not None and log.began_s + log.ended_s < time.perf_counter()
     assert (log.counted == ((log.due_s >= 0.1) & (log.due_s < 0.1 + 0.2))).all()
     assert (log.status[log.counted] == Status.OK).all()
     assert log.due_s.max() >= window.end_s, "the load goes on until the last counted request has ended"
@@ -218,6 +233,58 @@ def test_watch_sees_the_probe_so_far_and_may_stop_it(server):
     assert seen[-1].status.tolist() == [Status.OK, Status.UNFOLLOWED]
     assert seen[-1].chunk_s.tolist() == log.chunk_s.tolist()
     assert workers_left() == []
+
+
+class Arrivals:
+    """How many requests have come to the server since this was made."""
+
+    def __init__(self, url: str) -> None:
+        self.so_far = 0
+        self._url = url
+        journal(url)
+
+    def wait_for(self, more: int) -> None:
+        enough = self._now() + more
+        wait_until(lambda: self._now() >= enough)
+
+    def _now(self) -> int:
+        self.so_far += len(journal(self._url)["entries"])
+        return self.so_far
+
+
+def test_while_the_supervising_process_stands_still_the_load_goes_on_and_nothing_is_lost_or_stamped_late(server):
+    """What the workers have to say meanwhile is several times what the pipe between them holds."""
+    arrivals = Arrivals(server)
+    still_s: list[float] = []
+
+    def stand_still(_log: RequestLog) -> None:
+        if not still_s:
+            still_s.append(time.perf_counter())
+            arrivals.wait_for(400)
+            still_s.append(time.perf_counter())
+
+    requests = requests_for(*[PLAIN] * 4000, gap=1.0)
+    log = run(server, requests, OpenLoop(200.0), a_window(measure_s=1.5), watch=stand_still)
+    assert log.began_s is not None and len(log) >= arrivals.so_far
+    assert (log.status[log.counted] == Status.OK).all()
+    stamps_s = log.began_s + log.chunk_s
+    assert ((stamps_s > still_s[0]) & (stamps_s < still_s[1])).any()
+
+
+def test_a_supervisor_that_takes_long_over_every_look_catches_up_between_two(server):
+    arrivals = Arrivals(server)
+    came: list[int] = []
+
+    def look_long(log: RequestLog) -> str | None:
+        if came and len(log) >= came[0]:
+            return "caught up"
+        arrivals.wait_for(300)
+        came.append(arrivals.so_far)
+        return None
+
+    log = run(server, requests_for(*[PLAIN] * 4000, gap=1.0), OpenLoop(200.0), watch=look_long)
+    assert log.stopped == "caught up"
+    assert len(came) < 4
 
 
 def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.load.replay import workers_needed
+from tuner.load.replay import more_workers, unbelievable, workers_needed
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
+from tuner.load.worker import connections_needed
+from tuner.requestlog import ClientHealth
 from tuner.requests import Requests, Segment
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
 
@@ -75,10 +77,60 @@ def test_sessions_that_arrive_after_the_probe_must_be_over_are_not_prepared():
         pytest.param(ClosedLoop(1), 1, 1, id="never none"),
         pytest.param(ClosedLoop(256), 64, 1, id="256 streams"),
         pytest.param(ClosedLoop(257), 64, 2, id="more than 256 streams"),
-        pytest.param(OpenLoop(50.0), 64, 1, id="10k chunks/s"),
-        pytest.param(OpenLoop(125.0), 64, 3, id="25k chunks/s"),
+        pytest.param(OpenLoop(100.0), 64, 1, id="20k chunks/s"),
+        pytest.param(OpenLoop(250.0), 64, 3, id="50k chunks/s"),
         pytest.param(ClosedLoop(5000), 8, 4, id="half the cores are the server's"),
     ],
 )
-def test_there_is_a_worker_for_each_256_streams_or_10k_chunks_a_second(load, cpus, workers):
+def test_there_is_a_worker_for_each_256_streams_or_20k_chunks_a_second(load, cpus, workers):
     assert workers_needed(some_requests(10, output_tokens=100), load, cpus) == workers
+
+
+def test_there_is_a_worker_for_each_500_requests_a_second_however_short_their_answers():
+    assert workers_needed(some_requests(10, output_tokens=1), OpenLoop(600.0), cpus=64) == 3
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "more"),
+    [
+        pytest.param(1, 8, 2, id="twice as many"),
+        pytest.param(3, 4, 4, id="no more than cores"),
+        pytest.param(2, 1, 2, id="never fewer"),
+    ],
+)
+def test_a_load_that_was_too_much_is_measured_with_more_workers(workers, cpus, more):
+    assert more_workers(workers, cpus) == more
+
+
+CALM = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)
+LATE = ClientHealth(send_lag_p99_s=0.071, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)
+SATURATED = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.95, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("health", "load", "ended_s", "why"),
+    [
+        pytest.param(CALM, OpenLoop(1.0), 60.0, None, id="a client that kept up"),
+        pytest.param(LATE, OpenLoop(1.0), 60.0, "left 71 ms late at p99 (limit 50 ms", id="late sends"),
+        pytest.param(LATE, ClosedLoop(1), 60.0, None, id="no schedule to be late for"),
+        pytest.param(SATURATED, OpenLoop(1.0), 60.0, "busy 95% of the time", id="no time left, open loop"),
+        pytest.param(SATURATED, ClosedLoop(1), 60.0, "busy 95% of the time", id="no time left, closed loop"),
+        pytest.param(SATURATED, ClosedLoop(1), 1.9, None, id="hardly more than its own beginning"),
+    ],
+)
+def test_a_probe_is_believed_if_its_client_kept_up(health, load, ended_s, why):
+    said = unbelievable(health, load, ended_s, send_lag_limit_s=0.050)
+    assert said is None if why is None else why in (said or "")
+
+
+@pytest.mark.parametrize(
+    ("load", "connections"),
+    [
+        pytest.param(ClosedLoop(300), 300, id="one a user"),
+        pytest.param(OpenLoop(5.0), 64, id="a few"),
+        pytest.param(OpenLoop(200.0), 200, id="a second's arrivals"),
+        pytest.param(OpenLoop(9000.0), 512, id="not too many"),
+    ],
+)
+def test_connections_are_opened_before_the_load_begins(load, connections):
+    assert connections_needed(load) == connections

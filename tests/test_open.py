@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import stat
 import sys
@@ -22,7 +23,8 @@ from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, EngineMissing, MeasurementVoid
-from tuner.requestlog import Status
+from tuner.load.replay import more_workers
+from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests, Segment
 from tuner.target import ClosedLoop, Window
 
@@ -68,7 +70,7 @@ def test_a_real_engine_is_started_with_the_deployable_command_and_an_address_of_
     started = json.loads(vllm.read_text())
     model = "Qwen/Qwen2.5-7B-Instruct"
     *words, host_flag, host, port_flag, _port, name_flag, name = started["argv"]
-    assert words == ["serve", model, "--seed", "1"]
+    assert words == ["serve", model, "--seed", "1", *ENGINES["vllm"].measuring_flags]
     assert [host_flag, host, port_flag, name_flag, name] == [
         "--host",
         "127.0.0.1",
@@ -116,6 +118,43 @@ def test_an_engine_that_cannot_reset_its_cache_makes_the_measurement_void(vllm, 
     serving = Serving(engine, command, "name", vocab=1000, log=tmp_path / "server.log", reset_timeout_s=0.3)
     with open_served(serving) as target, pytest.raises(MeasurementVoid, match="could not be reset"):
         target.reset_cache()
+
+
+def kill_workers() -> int:
+    """The number of load workers killed."""
+    workers = [child for child in psutil.Process().children() if "tuner.load.worker" in child.cmdline()]
+    for worker in workers:
+        worker.kill()
+    return len(workers)
+
+
+def test_a_probe_that_the_client_spoilt_is_measured_once_more_on_the_same_server_with_more_workers(vllm, tmp_path):
+    killed: list[int] = []
+
+    def kill_once(_log: RequestLog) -> None:
+        if not killed:
+            killed.append(kill_workers())
+
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        pid = target.server.pid
+        log = target.replay(some_requests(400), ClosedLoop(2), Window(0.0, 1.5, 5.0), kill_once)
+        assert httpx.get(f"{target.endpoint.base_url}/resets", timeout=30).text == "1", "the cache is reset between"
+        assert target.server.pid == pid
+    assert (log.status[log.counted] == Status.OK).all()
+    assert log.client and "killed by SIGKILL" in (log.client.voided or "")
+    assert killed == [1]
+    assert log.client.workers == more_workers(1, len(os.sched_getaffinity(0)))
+
+
+def test_a_probe_that_the_client_spoilt_twice_is_void(vllm, tmp_path):
+    killed: list[int] = []
+    window = Window(0.0, 30.0, 5.0)
+    with (
+        open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target,
+        pytest.raises(MeasurementVoid, match="SIGKILL"),
+    ):
+        target.replay(some_requests(9000), ClosedLoop(2), window, lambda _log: killed.append(kill_workers()))
+    assert len(killed) == 2
 
 
 @pytest.mark.parametrize("engine", ENGINES)

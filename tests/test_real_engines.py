@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -79,6 +80,18 @@ def test_a_real_server_answers_every_request_of_a_replay(engine, target):
     assert (log.status[counted] == Status.OK).all(), log.errors
     assert (log.output_tokens[counted] == OUTPUT_TOKENS).all()
     assert (np.diff(log.chunk_start)[counted] > 0).all()
+
+
+@real_engines
+def test_a_real_server_says_what_its_prefix_cache_had_of_a_prompt(engine, target):
+    target.reset_cache()
+    requests = some_requests(3)
+    # On a CPU vLLM caches blocks of 128 tokens.
+    alike = replace(requests, prompt_tokens=np.full(3, 300), segments=((Segment(0, 300),),) * 3)
+    log = target.replay(alike, ClosedLoop(1), Window(0.0, 30.0, 30.0), lambda _log: None)
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, 300, 300]
+    assert log.cached_tokens is not None and log.cached_tokens[0] == 0
+    assert (log.cached_tokens[1:] > 0).all() and (log.cached_tokens <= log.reusable_tokens).all()
 
 
 @real_engines

@@ -9,12 +9,16 @@ from tests.builders import a_calibration, a_crash, a_plan, a_score, an_outcome
 from tuner import record
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.finalists import FinalistRun
+from tuner.requestlog import ClientHealth
+from tuner.score import Health
 
 RUN = FinalistRun(3, 0, 8.0, a_score(8.0))
 
 
 def test_outcomes_come_back_as_they_were_written(tmp_path: Path) -> None:
-    outcomes = [an_outcome(0), a_crash(1)]
+    client = ClientHealth(0.001, 0.2, 0.4, workers=2, cpu_frac=0.3, voided="late")
+    health = Health(client, 1000, 990, 980, reusable_frac=0.5, cached_frac=None)
+    outcomes = [an_outcome(0), a_crash(1), an_outcome(2, probes=(a_score(health=health),))]
     for outcome in outcomes:
         record.write_outcome(tmp_path, outcome)
     assert record.read_outcomes(tmp_path) == outcomes

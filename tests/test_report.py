@@ -161,7 +161,7 @@ def test_fresh_runs_of_the_finalists_are_drawn(tmp_path):
         ("keep_default", "Keep the default"),
         ("inconclusive", "Inconclusive"),
         ("nothing", "0 of 2 configurations keep 99 %"),
-        ("deploy_without_default", "the default holds it at no load"),
+        ("deploy_without_default", "the default does not hold it"),
         ("all_infeasible", "2 out of memory"),
     ],
 )

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.logs import a_log
 from tuner.config.slo import Limits
-from tuner.requestlog import Status
-from tuner.score import has_long_gaps, latencies, own_itl_s, score
+from tuner.requestlog import ClientHealth, Status
+from tuner.score import Health, has_long_gaps, latencies, own_itl_s, score
 from tuner.target import ClosedLoop, OpenLoop
 
 OPEN = OpenLoop(1.0)
@@ -88,6 +88,34 @@ def test_goodput_is_good_requests_per_second_of_the_window() -> None:
 def test_throughput_counts_the_tokens_emitted_inside_the_window() -> None:
     log = a_log([(0.0, (1.0, 2.0)), (9.0, (9.5, 11.0, 12.0))], warmup_s=1.5, window_s=8.5)
     assert score(log, OPEN, Limits()).throughput_tok_s == pytest.approx(2 / 8.5)
+
+
+CLIENT = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.2, busy_frac=0.4, workers=2, cpu_frac=0.3)
+
+
+def test_a_measured_probe_says_how_well_client_and_server_kept_their_word() -> None:
+    log = a_log(
+        [(0.0, (0.5, 0.6)), (1.0, (1.5,)), (2.0, (2.5, 2.6))],
+        wanted_tokens=np.array([4, 4, 4]),
+        output_tokens=np.array([4, 1, 2]),
+        prompt_tokens=np.array([100, 300, 50]),
+        status=np.array([Status.OK, Status.TRUNCATED, Status.UNFOLLOWED]),
+        reusable_tokens=np.array([0, 200, 50]),
+        cached_tokens=np.array([0, 160, 0]),
+        client=CLIENT,
+    )
+    health = Health(CLIENT, wanted_tokens=8, received_tokens=5, chunks=3, reusable_frac=0.5, cached_frac=0.4)
+    assert score(log, OPEN, Limits()).health == health
+
+
+def test_a_server_that_does_not_say_what_it_had_cached_has_no_share_of_it() -> None:
+    health = score(a_log([(0.0, (0.5,))], client=CLIENT), OPEN, Limits()).health
+    assert health
+    assert (health.reusable_frac, health.cached_frac) == (None, None)
+
+
+def test_in_virtual_time_there_is_no_client_whose_health_could_fail() -> None:
+    assert score(a_log([(0.0, (0.5,))]), OPEN, Limits()).health is None
 
 
 def test_an_empty_log_scores_nothing() -> None:

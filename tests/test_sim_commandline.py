@@ -1,7 +1,7 @@
 import pytest
 
 from launchers.command import launch_command
-from launchers.sim.commandline import read
+from launchers.sim.commandline import read, spelt_chances
 from tests.builders import a_calibration, a_gpu
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
@@ -22,6 +22,18 @@ SGLANG = ("sglang", "serve", "--model-path", "Qwen/Qwen2.5-7B-Instruct")
             (*VLLM, "--speculative-config", '{"method": "eagle3", "model": "x/y", "num_speculative_tokens": 3}'),
             {"speculation": "draft-3"},
         ),
+        pytest.param((*VLLM, "-tp", "2", "-pp=2", "--data_parallel_size", "4"), {"tp": 2, "pp": 2, "dp": 4}),
+        pytest.param((*VLLM, "--max-num-batched-tokens", "8k", "--block-size=32"),
+                     {"token_budget": 8000, "block_size": "32"}),
+        pytest.param((*VLLM, "--max_num_batched_tokens=4K"), {"token_budget": 4096}),
+        pytest.param((*VLLM, "--long-prefill-token-threshold=300"), {"long_prefill_token_threshold": "300"}),
+        pytest.param((*VLLM, "--kv-cache-dtype=fp8_e5m2", "--no-enable-chunked-prefill"),
+                     {"kv_cache_dtype": "fp8", "chunked_prefill": "off"}),
+        pytest.param((*VLLM, "--speculative-config.method", "ngram", "--speculative-config.num_speculative_tokens=2"),
+                     {"speculation": "ngram-2"}),
+        pytest.param((*VLLM, "--spec-method", "eagle3", "--spec-model=x/y", "--spec-tokens", "4"),
+                     {"speculation": "draft-4"}),
+        pytest.param((*SGLANG, "--tp", "2", "--dp=2", "--pipeline-parallel-size", "2"), {"tp": 2, "dp": 2, "pp": 2}),
         pytest.param((*SGLANG, "--mem-fraction-static", "0.8"), {"gpu_memory_utilization": 0.8}),
         pytest.param((*SGLANG, "--disable-radix-cache", "--enable-mixed-chunk"),
                      {"prefix_caching": "off", "mixed_chunk": "on"}),
@@ -67,9 +79,24 @@ def test_host_port_names_and_context_are_understood():
     assert read((*VLLM, "--sim-model", "qwen-7b", "--sim-gpu", "h200")).model == "qwen-7b"
 
 
+@pytest.mark.parametrize("acceptance", [0.6, (0.8, 0.6)])
+def test_one_chance_or_one_for_each_guess_is_read_back_as_it_was_spelt(acceptance):
+    assert read((*VLLM, "--sim-acceptance", spelt_chances(acceptance))).acceptance == acceptance
+
+
 def test_other_flags_are_accepted_and_kept():
     asked = read((*VLLM, "--enforce-nothing", "--load-format", "dummy", "--max-num-seqs", "8"))
     assert asked.ignored == ("--enforce-nothing", "--load-format", "dummy")
+    assert read((*VLLM, "-O3", "--no-enable-log-requests", "--seed=1")).ignored == (
+        "-O3", "--no-enable-log-requests", "--seed", "1"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text, tokens", [("4096", 4096), ("8k", 8000), ("25.6k", 25600), ("auto", None), ("-1", None)]
+)
+def test_a_context_length_may_be_spelt_as_vllm_allows(text, tokens):
+    assert read((*VLLM, "--max-model-len", text)).max_model_len == tokens
 
 
 @pytest.mark.parametrize(

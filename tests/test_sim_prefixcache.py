@@ -7,7 +7,7 @@ def a_cache_with(*prompts: list[int], blocks: int = 10):
     for prompt in prompts:
         take(cache, len(prompt))
         keep(cache, prompt)
-        release(cache, prompt, 0)
+        release(cache, prompt, unnamed=0, partial=0)
     return cache
 
 
@@ -28,7 +28,7 @@ def test_what_was_freed_first_is_forgotten_first_and_its_tail_before_its_beginni
 def test_blocks_used_again_since_they_were_freed_move_to_the_end_of_the_queue():
     cache = a_cache_with([1, 2, 3], [4, 5], blocks=5)
     assert hold(cache, [1, 2]) == 2
-    release(cache, [1, 2], 0)
+    release(cache, [1, 2], 0, 0)
     take(cache, 3)
     assert leading_hits(cache, [1, 2, 3], 3) == 2
     assert leading_hits(cache, [4], 1) == 0
@@ -39,8 +39,8 @@ def test_a_block_is_unused_until_somebody_holds_it_and_free_when_the_last_has_go
     assert unused(cache, [1, 2]) == 2
     assert (hold(cache, [1, 2]), hold(cache, [1])) == (2, 0)
     assert unused(cache, [1, 2]) == 0
-    assert release(cache, [1, 2], 1) == 1 + 1
-    assert release(cache, [1], 0) == 1
+    assert release(cache, [1, 2], 1, 0) == 1 + 1
+    assert release(cache, [1], 0, 0) == 1
 
 
 def test_of_a_text_computed_twice_one_copy_is_kept():
@@ -48,3 +48,13 @@ def test_of_a_text_computed_twice_one_copy_is_kept():
     take(cache, 4)
     assert keep(cache, [1, 2]) == [1, 2]
     assert keep(cache, [1, 2]) == []
+
+
+def test_a_block_that_is_not_full_is_the_first_to_be_taken_again():
+    cache = a_cache_with([1, 2], blocks=4)
+    take(cache, 2)
+    assert release(cache, [], unnamed=1, partial=1) == 2
+    take(cache, 1)
+    assert leading_hits(cache, [1, 2], 2) == 2
+    take(cache, 1)
+    assert leading_hits(cache, [1, 2], 2) == 1, "full blocks wait their turn behind those freed before"

@@ -275,6 +275,17 @@ def test_the_request_admitted_last_is_preempted_when_the_cache_is_full():
     assert run.times[0][-1] < run.times[1][-1]
 
 
+@pytest.mark.parametrize("policy, computed_again", [("vllm", 14), ("sglang", 24)])
+def test_whoever_was_preempted_finds_again_what_is_still_cached(policy, computed_again):
+    requests = [(0, 24, 40), (3, 24, 40)]
+    chosen = small(policy=policy, conservativeness=0.0)
+    forgetful, caching = (play(replace(chosen, prefix_caching=caches), requests) for caches in (False, True))
+    assert forgetful.scheduler.preemptions == caching.scheduler.preemptions == 1
+    prefilled = [sum(step[0] for step in run.steps) - 48 for run in (forgetful, caching)]
+    assert prefilled[1] == computed_again < prefilled[0]
+    assert caching.scheduler.free_blocks == chosen.blocks
+
+
 def test_without_chunked_prefill_a_prompt_is_computed_in_one_step():
     run = play(small(token_budget=64, chunked_prefill=False), [(0, 40, 4), (0, 40, 4)])
     assert [step[0] for step in run.steps if step[0]] == [40, 40]
@@ -314,3 +325,16 @@ def test_cached_prefixes_are_forgotten_when_others_need_the_room():
     requests = [(0, 8, 1), (20, 60, 5), (60, 8, 1)]
     run = play(small(prefix_caching=True, kv_tokens=64, token_budget=64), requests, names=names)
     assert [step[:2] for step in run.steps if step[0]] == [(8, 0), (60, 0), (8, 0)]
+
+
+def test_blocks_that_nobody_can_find_are_taken_before_cached_ones():
+    names = [[1, 2], [], [1, 2]]
+    requests = [(0, 10, 1), (20, 56, 1), (60, 10, 1)]
+    run = play(small(prefix_caching=True, kv_tokens=64, token_budget=64), requests, names=names)
+    assert [step[:2] for step in run.steps if step[0]] == [(10, 0), (56, 0), (2, 8)]
+
+
+def test_guesses_beyond_the_end_of_an_answer_need_room_too():
+    held_at_last = []
+    play(small(drafts=3), [(0, 8, 2)], check=lambda s, step: held_at_last.append(96 // BLOCK - s.free_blocks))
+    assert held_at_last == [2, 3, 0]

@@ -107,7 +107,8 @@ def test_a_completion_streams_every_token_then_its_usage(server):
         assert [event["choices"][0]["text"] for event in tokens] == [" a"] * wanted
         assert [event["choices"][0]["finish_reason"] for event in tokens] == [None] * (wanted - 1) + ["length"]
         assert usage["choices"] == []
-        assert usage["usage"] == {"prompt_tokens": 100, "completion_tokens": wanted, "total_tokens": 100 + wanted}
+        counts = {key: value for key, value in usage["usage"].items() if key != "prompt_tokens_details"}
+        assert counts == {"prompt_tokens": 100, "completion_tokens": wanted, "total_tokens": 100 + wanted}
         assert done == "[DONE]"
 
 
@@ -115,6 +116,8 @@ def test_a_chat_begins_with_its_role(server):
     messages = [{"role": "user", "content": "x" * 400}]
     role, *tokens, usage, _ = server.events("/v1/chat/completions", messages=messages)
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert {event["object"] for event in (role, *tokens, usage)} == {"chat.completion.chunk"}
+    assert role["id"].startswith("chatcmpl-")
     assert "".join(event["choices"][0]["delta"]["content"] for event in tokens) == " a" * 8
     assert usage["usage"]["prompt_tokens"] == 100
 
@@ -123,6 +126,19 @@ def test_an_answer_can_come_in_one_piece(server):
     answer = server.client.post("/v1/completions", json=a_body(stream=False, max_tokens=3)).json()
     assert answer["choices"] == [{"index": 0, "text": " a a a", "logprobs": None, "finish_reason": "length"}]
     assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_a_chat_in_one_piece_is_a_message(server):
+    asked = {"messages": [{"role": "user", "content": "x"}], "stream": False, "max_tokens": 2}
+    answer = server.client.post("/v1/chat/completions", json=a_body(**asked)).json()
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": " a a"}
+
+
+@pytest.mark.parametrize("prompt, tokens", [("x" * 41, 11), (["x" * 41], 11), ([1, 2, 3], 3), ([[1, 2, 3]], 3)])
+def test_a_prompt_is_text_or_token_ids_alone_or_as_a_list_of_one(server, prompt, tokens):
+    *_, usage, _ = server.events(prompt=prompt, max_tokens=1)
+    assert usage["usage"]["prompt_tokens"] == tokens
 
 
 def test_many_answers_at_once_each_get_their_own_tokens(server):
@@ -137,6 +153,8 @@ def test_many_answers_at_once_each_get_their_own_tokens(server):
     [
         ({"model": "other"}, 404, "does not exist"),
         ({"prompt": []}, 400, "prompt must be"),
+        ({"prompt": ["one", "two"]}, 400, "one prompt at a time"),
+        ({"n": 2}, 400, "one answer at a time"),
         ({"max_tokens": 0}, 400, "max_tokens must be at least 1"),
         ({"max_tokens": 4000}, 400, "maximum context length is 4096 tokens"),
     ],
@@ -156,15 +174,25 @@ def test_it_names_its_model_and_counts_its_work(server):
     assert after["vllm:num_requests_running"] == after["vllm:kv_cache_usage_perc"] == 0
 
 
+def test_it_says_of_every_step_how_late_it_was(tmp_path):
+    with serving(tmp_path) as server:
+        server.events(max_tokens=8)
+        assert server.metrics()["goodtune:step_lateness_seconds_count"] == 8
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(WITHIN_S) == 0
+    assert "INFO 8 steps, behind schedule by" in server.log.read_text(encoding="utf-8")
+
+
 def test_a_repeated_prompt_hits_the_prefix_cache_until_that_is_reset(server):
     prompt = list(range(5000, 5160))
-    hits = []
+    hits, said = [], []
     for _ in range(2):
         assert server.client.post("/reset_prefix_cache").json() == {"success": True}
         for _ in range(2):
-            server.events(prompt=prompt)
+            *_, usage, _ = server.events(prompt=prompt)
+            said.append(usage["usage"]["prompt_tokens_details"]["cached_tokens"])
             hits.append(server.metrics()["vllm:prefix_cache_hits_total"])
-    assert hits == [0, 144, 0, 144]
+    assert hits == said == [0, 144, 0, 144]
 
 
 def test_a_client_that_leaves_frees_its_place(tmp_path):

@@ -160,7 +160,7 @@ def test_a_folder_with_a_study_is_not_overwritten(finished: Any) -> None:
 
 def test_a_study_is_not_resumed_as_another_one(finished: Any) -> None:
     plan, _, _ = finished
-    with pytest.raises(ConfigError, match="started with another seed"):
+    with pytest.raises(ConfigError, match=r"started with another seed, by: .*; resume it with these options"):
         a_run(a_plan(plan.out.parent, seed=7), resume=True)
 
 

@@ -1,6 +1,7 @@
 """Numbers, names and sentences that users read."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -22,8 +23,9 @@ from tuner.config.plan import Box
 from tuner.config.slo import Limits
 from tuner.summary import Gain
 from tuner.target import ClosedLoop, OpenLoop
-from tuner.wording.commands import command_lines, study_command
-from tuner.wording.conclusion import comparison, cost, percentile_name, sentence, what_breaks
+from tuner.wording.commands import command_lines, resume_command, study_command
+from tuner.wording.comparison import comparison, percentile_name
+from tuner.wording.conclusion import cost, default_holds_nothing, sentence, what_breaks
 from tuner.wording.naming import ending, naming_of, short, slo_text, title
 from tuner.wording.numbers import (
     duration,
@@ -234,3 +236,25 @@ def test_a_study_can_be_started_again_by_its_command():
         "--gpu h100 --gpus 8 --budget 7200s --sampler tpe --seed 0 --knob tp=1 --set max-model-len=8192 "
         "--set trust-remote-code"
     )
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("tune", "--model", "qwen-7b", "--resume"),
+        ("tune", "--model", "qwen-7b", "--out", "here"),
+        ("tune", "--out=here", "--model", "qwen-7b"),
+    ],
+)
+def test_the_line_that_resumes_names_the_folder_once_however_the_study_was_started(typed):
+    command = resume_command(a_plan(typed=typed, out=Path("here")))
+    assert command == ("tune", "--model", "qwen-7b", "--out", "here", "--resume")
+
+
+def test_of_several_engines_each_default_is_told_of():
+    outcomes = [
+        a_crash(trial=0, configuration=a_configuration(engine="vllm", is_default=True)),
+        a_miss(trial=1, configuration=a_configuration(engine="sglang", is_default=True)),
+    ]
+    said = default_holds_nothing(outcomes, a_plan())
+    assert said.startswith("vllm's was not measured: ") and "; sglang's holds the SLO at no load: " in said

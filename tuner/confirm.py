@@ -1,5 +1,6 @@
 """Confirm: has the default and the best challenger measured again on fresh seeds, taking turns."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from tuner.curve import level_of
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
-from tuner.finalists import Finalist, FinalistRun, Value, next_cells, value_of
+from tuner.finalists import ENOUGH_SEEDS, Finalist, FinalistRun, Value, next_cells, value_of
 from tuner.outcome import Outcome
 from tuner.target import OpenLoop
 from tuner.trial import TrialOrder
@@ -62,7 +63,7 @@ def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:
     defaults = [one for one in outcomes.values() if one.configuration.is_default and one.competes]
     if defaults or not others:
         return [_finalist(plan, best_of(group)) for group in (defaults, others) if group]
-    return [*_failed_default(outcomes), _finalist(plan, best_of(others))]
+    return [*_failed_default(plan, outcomes), _finalist(plan, best_of(others))]
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome:
@@ -98,10 +99,10 @@ def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
             return Finalist(outcome.trial, level, gpus, counted=plan.slo.deciding_requests)
 
 
-def _failed_default(outcomes: Mapping[int, Outcome]) -> list[Finalist]:
+def _failed_default(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:
     """A default that was measured and held the SLO nowhere, with the lowest open load it was measured at.
 
-    Its windows are the SLO's own, however few requests such a load has in them: all seeds together must tell.
+    At a load so low requests take long to come: the seeds together count as many as decide, not each of them.
     """
     lowest = [
         (probe.load.rate_rps, one)
@@ -113,4 +114,5 @@ def _failed_default(outcomes: Mapping[int, Outcome]) -> list[Finalist]:
     if not lowest:
         return []
     rate_rps, default = min(lowest, key=lambda pair: pair[0])
-    return [Finalist(default.trial, rate_rps, default.configuration.gpus, least=rate_rps)]
+    counted = math.ceil(plan.slo.deciding_requests / ENOUGH_SEEDS)
+    return [Finalist(default.trial, rate_rps, default.configuration.gpus, least=rate_rps, counted=counted)]

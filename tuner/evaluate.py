@@ -11,7 +11,6 @@ from itertools import groupby
 from multiprocessing import get_context
 
 from tuner.config.plan import Plan
-from tuner.errors import MeasurementVoid
 from tuner.events import Event, Listener
 from tuner.finalists import Cell, FinalistRun
 from tuner.outcome import Outcome
@@ -99,19 +98,12 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
             prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
             if plan.workload.arrivals.kind == "closed":
                 prober.idle()
-            found = _measured_again_if_void(prober, cell, plan)
+            found = measure(prober, cell.level, cell.counted, plan)
             since_s, until_s = until_s, target.clock_s()
             raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
             write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
             yield FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
             startup_s = 0.0
-
-
-def _measured_again_if_void(prober: Prober, cell: Cell, plan: Plan) -> Score:
-    try:
-        return measure(prober, cell.level, cell.counted, plan)
-    except MeasurementVoid:
-        return measure(prober, cell.level, cell.counted, plan)
 
 
 def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:

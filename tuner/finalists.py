@@ -26,6 +26,8 @@ MAX_LEVELS = 8
 # A finalist that misses the SLO even so far below the level its search found does not hold it.
 FAR_BELOW = 0.75
 LEAST_SEEDS = 2
+# So many are asked for unless the user wants otherwise, and a conclusion from fewer is never called sure.
+ENOUGH_SEEDS = 5
 # Where attainment hardly falls between two levels, a seed's edge cannot be told: bounds of its logarithm.
 SHIFTS = (-0.5, 0.5)
 
@@ -191,8 +193,8 @@ class _Edge:
 
 
 def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: float) -> _Edge:
-    """The edge between two levels. Between them the odds of a bad request grow as a power of the load: a straight line
-    would put the edge of a cliff too low. Seeds differ by attainment, with one slope for all."""
+    """The edge between two levels. Between them the odds of a bad request grow as a power of the load: a straight
+    line would put the edge of a cliff too low. Seeds differ by attainment, with one slope for all."""
     passing, failing = between
     means = _mean_attainment(own)
     slope = (means[passing] - means[failing]) / np.log(failing / passing)

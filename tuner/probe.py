@@ -63,8 +63,12 @@ class Prober:
         return found
 
     def measure(self, load: Load, counted: int) -> Score:
-        """The score at `load` with hardly ever fewer than `counted` requests in the window."""
-        seed = derive(self.seed, Purpose.SEARCH, len(self.recorded))
+        """The score at `load` with hardly ever fewer than `counted` requests in a window no longer than a finalist's.
+
+        The k-th probe of a server replays the k-th trace: the same for every configuration, and none twice on one
+        server, so that its probes do not share their luck.
+        """
+        seed = derive(self.seed, Purpose.SEARCH, sum(one.stage == self.stage for one in self.recorded))
         if not isinstance(load, OpenLoop):
             return self._measured(load, self.slo.window_s, seed)
         measure_s = max(ROOM * counted / load.rate_rps, _least_window_s(self.slo))

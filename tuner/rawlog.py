@@ -106,11 +106,17 @@ def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
         "prompt_tokens": pa.array(log.prompt_tokens.astype(np.int32)),
         "output_tokens": pa.array(log.output_tokens.astype(np.int32)),
         "wanted_tokens": pa.array(log.wanted_tokens.astype(np.int32)),
+        "reusable_tokens": _known(log.reusable_tokens, n),
+        "cached_tokens": _known(log.cached_tokens, n),
         "itl_p99_s": pa.array(own_itl_s(log)),
     }
     if with_chunks:
         columns["chunk_s"] = pa.ListArray.from_arrays(log.chunk_start.astype(np.int32), pa.array(log.chunk_s))
     return pa.table(columns)
+
+
+def _known(tokens: IntArray | None, n: int) -> pa.Array:
+    return pa.nulls(n, pa.int32()) if tokens is None else pa.array(tokens.astype(np.int32))
 
 
 def _level(load: Load) -> tuple[float | None, int | None]:

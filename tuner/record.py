@@ -69,8 +69,8 @@ def check_same_plan(plan: Plan) -> None:
     for key in [*fixed, *(["calibrations"] if plan.box.simulation else [])]:
         if stored.get(key) != wanted[key]:
             raise ConfigError(
-                f"{plan.out}/plan.yaml: this study was started with another {key}; "
-                "resume it with the options it was started with, or give another --out"
+                f"{plan.out}/plan.yaml: this study was started with another {key}, by: "
+                f"{stored.get('command')}; resume it with these options, or give another --out"
             )
 
 

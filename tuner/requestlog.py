@@ -22,12 +22,19 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class ClientHealth:
-    """How well the load generator kept up. `send_lag_p99_s`: sent − due; `busy_frac`: of its event loop."""
+    """How well the load generator kept up.
+
+    `send_lag_p99_s`: sent − due. `run_queue_wait_s`: what its workers waited for a core, together. Of the busiest
+    worker: `cpu_frac`, its share of a core; `busy_frac`, that and its waiting. `voided`: why the probe had to be
+    measured a second time, with more workers.
+    """
 
     send_lag_p99_s: float
     run_queue_wait_s: float
     busy_frac: float
     workers: int
+    cpu_frac: float = 0.0
+    voided: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,10 @@ class RequestLog:
     `output_tokens` is what the server's usage record says (0 if it said nothing), `wanted_tokens` what was asked for.
     The window is [`warmup_s`, `warmup_s` + `window_s`), `ended_s` when the probe was over. `stopped`:
     why a probe ended early.
+
+    None in virtual time: `client`; `began_s`, when the probe began on the clock of `perf_counter`; `reusable_tokens`
+    (n,), the tokens that a prompt shares with the beginning of one sent before it, which an endless prefix cache
+    would have held. `cached_tokens` (n,): those that the server says it had cached; None where it never said.
     """
 
     request: IntArray
@@ -58,6 +69,9 @@ class RequestLog:
     errors: tuple[str, ...] = ()
     stopped: str | None = None
     client: ClientHealth | None = None
+    began_s: float | None = None
+    reusable_tokens: IntArray | None = None
+    cached_tokens: IntArray | None = None
 
     def __len__(self) -> int:
         """The number of rows."""

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.config.slo import Limits
-from tuner.requestlog import RequestLog, Status
-from tuner.requests import FloatArray
+from tuner.requestlog import ClientHealth, RequestLog, Status
+from tuner.requests import FloatArray, IntArray
 from tuner.target import ClosedLoop, Load, OpenLoop
 
 BoolArray = npt.NDArray[np.bool_]
@@ -25,13 +25,31 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
+class Health:
+    """Whether a probe can be believed; its counted requests that ended, those of them that failed included.
+
+    `wanted_tokens` were asked for, `received_tokens` the server says it gave, in `chunks` token-bearing chunks.
+    `reusable_frac` of all prompt tokens would have been in an endless prefix cache, `cached_frac` were in the
+    server's, as it says; None where it does not.
+    """
+
+    client: ClientHealth
+    wanted_tokens: int
+    received_tokens: int
+    chunks: int
+    reusable_frac: float | None
+    cached_frac: float | None
+
+
+@dataclass(frozen=True)
 class Score:
     """One probe of one server. Rates are the server's (not per GPU), per second of the window.
 
     `attainment` is good/counted, where every request due in the window counts and a failed one is bad.
     `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
     failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
-    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests.
+    Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
+    virtual time.
     """
 
     load: Load
@@ -50,6 +68,7 @@ class Score:
     missed: Mapping[str, int]
     batch_attainment: tuple[float, ...]
     stopped: str | None = None
+    health: Health | None = None
 
     @property
     def offered_rps(self) -> float:
@@ -94,6 +113,7 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         missed={name: int((counted & missed).sum()) for name, missed in misses.items()},
         batch_attainment=_batch_attainment(good[counted]),
         stopped=log.stopped,
+        health=_health(log),
     )
 
 
@@ -164,6 +184,25 @@ def _misses(log: RequestLog, times: Latencies, limits: Limits) -> dict[str, Bool
         per_token = limits.ttft_s_per_prompt_token if name == "ttft_s" else 0.0
         misses[name] = ok & (getattr(times, name) > limit + per_token * log.prompt_tokens)
     return misses
+
+
+def _health(log: RequestLog) -> Health | None:
+    if log.client is None:
+        return None
+    rows = log.counted & (log.status != Status.UNFOLLOWED)
+    prompt_tokens = int(log.prompt_tokens[rows].sum())
+    return Health(
+        client=log.client,
+        wanted_tokens=int(log.wanted_tokens[rows].sum()),
+        received_tokens=int(log.output_tokens[rows].sum()),
+        chunks=int(np.diff(log.chunk_start)[rows].sum()),
+        reusable_frac=_share(log.reusable_tokens, rows, prompt_tokens),
+        cached_frac=_share(log.cached_tokens, rows, prompt_tokens),
+    )
+
+
+def _share(tokens: IntArray | None, rows: BoolArray, total: int) -> float | None:
+    return None if tokens is None or not total else int(tokens[rows].sum()) / total
 
 
 def _tokens_in_window(log: RequestLog) -> float:

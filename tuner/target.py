@@ -55,7 +55,7 @@ class Target(Protocol):
 
         `watch` is shown the log so far now and then. A caller gives enough requests to fill the
         window and the tail behind it. Raises ServerFailed if the server dies, MeasurementVoid if the client was
-        too slow to be believed.
+        too slow to be believed, twice.
         """
         ...
 

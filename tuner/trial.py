@@ -48,13 +48,35 @@ class TrialOrder:
 def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
     """Start a server, search its load, stop it. Returns an outcome whatever becomes of the server.
 
-    A void measurement is repeated once. Raises only what ends the study: KeyboardInterrupt, and UserError.
+    Raises only what ends the study: KeyboardInterrupt, and UserError.
     """
-    outcome = _once(order, listener)
-    if outcome.failure and outcome.failure.kind == "void":
-        listener(Note(f"t{order.trial} is measured again: {outcome.failure.message}"))
-        outcome = _once(order, listener)
-    return outcome
+    plan = order.plan
+    blank = Outcome(order.trial, order.configuration, command_of(plan, order.configuration), "failed")
+    probers: list[Prober] = []
+    startup_s, started_s = 0.0, time.perf_counter()
+    listener(StageEntered(order.trial, "starting"))
+    try:
+        with open_for(order) as target:
+            startup_s = target.clock_s()
+            probers.append(prober_for(order, target, listener))
+            answer = search_load(order, probers[0], listener)
+            cost = Cost(startup_s, target.clock_s() - startup_s)
+            listener(StageEntered(order.trial, "stopping"))
+        _tell_mishaps(order, probers[0], listener)
+        return _measured(blank, answer, cost, plan.slo.limits)
+    except ServerFailed as failed:
+        failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
+        probes = tuple(one.score for prober in probers for one in prober.recorded)
+        cost = _cost_until_now(order, probers, startup_s, started_s)
+        state: TrialState = "failed" if failed.kind.is_box_fault else "infeasible"
+        return replace(blank, state=state, failure=failure, probes=probes, cost=cost)
+    except MeasurementVoid as void:
+        cost = _cost_until_now(order, probers, startup_s, started_s)
+        return replace(blank, failure=Failure("void", str(void)), cost=cost)
+    finally:
+        for prober in probers:
+            requests = trial_folder(plan.out, order.trial) / "requests.parquet"
+            write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
 
 
 def open_for(order: TrialOrder) -> AbstractContextManager[Target]:
@@ -73,41 +95,14 @@ def prober_for(order: TrialOrder, target: Target, listener: Listener) -> Prober:
     return Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.SEARCH), watcher=watched)
 
 
-def _once(order: TrialOrder, listener: Listener) -> Outcome:
-    plan = order.plan
-    blank = Outcome(order.trial, order.configuration, command_of(plan, order.configuration), "failed")
-    probers: list[Prober] = []
-    startup_s, started_s = 0.0, time.perf_counter()
-    listener(StageEntered(order.trial, "starting"))
-    try:
-        with open_for(order) as target:
-            startup_s = target.clock_s()
-            probers.append(prober_for(order, target, listener))
-            answer = search_load(order, probers[0], listener)
-            cost = Cost(startup_s, target.clock_s() - startup_s)
-            listener(StageEntered(order.trial, "stopping"))
-        _tell_errors(order, probers[0], listener)
-        return _measured(blank, answer, cost, plan.slo.limits)
-    except ServerFailed as failed:
-        failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
-        probes = tuple(one.score for prober in probers for one in prober.recorded)
-        cost = _cost_until_now(order, probers, startup_s, started_s)
-        state: TrialState = "failed" if failed.kind.is_box_fault else "infeasible"
-        return replace(blank, state=state, failure=failure, probes=probes, cost=cost)
-    except MeasurementVoid as void:
-        cost = _cost_until_now(order, probers, startup_s, started_s)
-        return replace(blank, failure=Failure("void", str(void)), cost=cost)
-    finally:
-        for prober in probers:
-            requests = trial_folder(plan.out, order.trial) / "requests.parquet"
-            write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
-
-
-def _tell_errors(order: TrialOrder, prober: Prober, listener: Listener) -> None:
-    """Why requests failed, if some did: the first few kinds."""
+def _tell_mishaps(order: TrialOrder, prober: Prober, listener: Listener) -> None:
+    """Why requests failed, if some did: the first few kinds; and which probes had to be measured twice."""
     errors = sorted({error for one in prober.recorded for error in one.log.errors})
     if errors:
         listener(Note(f"t{order.trial}: some requests failed: {'; '.join(errors[:3])}"))
+    voided = [one.log.client.voided for one in prober.recorded if one.log.client and one.log.client.voided]
+    if voided:
+        listener(Note(f"t{order.trial}: {len(voided)} of {len(prober.recorded)} probes measured twice: {voided[0]}"))
 
 
 def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:

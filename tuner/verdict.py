@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.finalists import Value, paired_ratio
+from tuner.finalists import ENOUGH_SEEDS, Value, paired_ratio
 from tuner.outcome import Outcome
 from tuner.summary import Gain, HowSure, VerdictWord
 
 # A gain below this is not worth a change of configuration.
 WORTHWHILE_RATIO = 1.02
-ENOUGH_SEEDS = 5
 ENOUGH_TRIALS = 10
 
 
@@ -70,6 +69,9 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
     sure = _sure(challenger)
     if default is not None:
         why = "the default missed the SLO on fresh seeds even at its lowest load, and this configuration held it"
+    elif "infeasible" in ended and len(ended) > 1:
+        why = "no engine's default ran and held the SLO when it was searched; this one held it on fresh seeds"
+        sure = "medium"
     elif "measured" in ended or "pruned" in ended:
         why = "the default held the SLO at no load when it was searched; this configuration held it on fresh seeds"
         sure = "medium"

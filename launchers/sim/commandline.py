@@ -6,17 +6,20 @@ no effect; a word that is no flag and belongs to none is refused as the engines'
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launchers.sim.spelling import human_readable_int, plain
 from tuner.config.calibration import Calibration
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec, Knob, KnobValue
+from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 
 DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000}
 ACCEPTANCE = 0.25
+HUMAN_READABLE = {"--max-num-batched-tokens"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Asked:
     served_name: str
     host: str
     port: int
-    acceptance: float
+    acceptance: Chances
     max_model_len: int | None
     ignored: tuple[str, ...]
     calibration: Calibration | None = None
@@ -46,8 +49,8 @@ def read(words: Sequence[str]) -> Asked:
         parser.add_argument("model")
     for name, knob in spec.knobs.items():
         if knob.flag:
-            parser.add_argument(knob.flag, dest=name, type=float if _is_fractional(knob) else int)
-    known, rest = parser.parse_known_args(words[2:])
+            parser.add_argument(knob.flag, dest=name, type=_number_of(engine, knob))
+    known, rest = parser.parse_known_args(plain(engine, words[2:]))
     chosen, rest = _choices(spec, rest)
     speculation, rest = _speculation(rest)
     turned = {name: getattr(known, name) for name, knob in spec.knobs.items() if knob.flag}
@@ -72,19 +75,36 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name", dest="served_name")
-    parser.add_argument("--max-model-len", "--context-length", dest="max_model_len", type=int)
+    parser.add_argument("--max-model-len", "--context-length", dest="max_model_len", type=_length)
     if prog.startswith("sglang"):
         parser.add_argument("--model-path", "--model", dest="model")
     hidden: dict[str, Any] = {"help": argparse.SUPPRESS}
     parser.add_argument("--sim-model", **hidden)
     parser.add_argument("--sim-gpu", default="h100", **hidden)
-    parser.add_argument("--sim-acceptance", type=float, default=ACCEPTANCE, **hidden)
+    parser.add_argument("--sim-acceptance", type=_chances, default=ACCEPTANCE, **hidden)
     parser.add_argument("--sim-calibration", type=Calibration.model_validate_json, **hidden)
     return parser
 
 
-def _is_fractional(knob: Knob) -> bool:
-    return knob.step != int(knob.step)
+def spelt_chances(acceptance: Chances) -> str:
+    """`--sim-acceptance` for these chances."""
+    return ",".join(map(str, acceptance)) if isinstance(acceptance, tuple) else str(acceptance)
+
+
+def _chances(text: str) -> Chances:
+    """`0.6`, or one for each guess in turn: `0.8,0.6`."""
+    return tuple(map(float, text.split(","))) if "," in text else float(text)
+
+
+def _number_of(engine: str, knob: Knob) -> Callable[[str], KnobValue]:
+    if knob.step != int(knob.step):
+        return float
+    return human_readable_int if engine == "vllm" and knob.flag in HUMAN_READABLE else int
+
+
+def _length(text: str) -> int | None:
+    """A number of tokens; None where the engine shall find it out."""
+    return None if text in ("auto", "-1") else human_readable_int(text)
 
 
 def _choices(spec: EngineSpec, rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
@@ -96,7 +116,17 @@ def _choices(spec: EngineSpec, rest: list[str]) -> tuple[dict[str, KnobValue], l
             if at is not None:
                 chosen[name] = choice
                 rest = rest[:at] + rest[at + len(flags) :]
+        at = _number_behind(knob, rest)
+        if at is not None:
+            chosen[name] = rest[at]
+            rest = rest[: at - 1] + rest[at + 1 :]
     return chosen, rest
+
+
+def _number_behind(knob: Knob, words: list[str]) -> int | None:
+    """Where another number stands behind the flag of a knob whose choices are numbers."""
+    flags = {spelt[0] for spelt in (knob.choices or {}).values() if len(spelt) == 2 and spelt[1].isdigit()}
+    return next((at for at in range(1, len(words)) if words[at - 1] in flags and words[at].isdigit()), None)
 
 
 def _found(flags: list[str], words: list[str]) -> int | None:
@@ -130,7 +160,7 @@ def _flags_only(parser: argparse.ArgumentParser, rest: list[str]) -> tuple[str, 
     """The unknown flags, each with at most one value behind it."""
     after_flag = False
     for word in rest:
-        is_flag = word.startswith("--")
+        is_flag = word.startswith("-") and not word[1:2].isdigit()
         if not is_flag and not after_flag:
             parser.error(f"unrecognized arguments: {word}")
         after_flag = is_flag

@@ -1,5 +1,9 @@
-"""What the simulated engine says of itself at `/metrics`: Prometheus text under the real engine's names. Pure."""
+"""What the simulated engine says of itself at `/metrics`: Prometheus text under the real engine's names. Pure.
 
+Besides, `goodtune:step_lateness_seconds`: how far its steps were behind their own schedule.
+"""
+
+from launchers.sim.lateness import BOUNDS_S
 from launchers.sim.realtime import RealTime
 
 
@@ -11,7 +15,22 @@ def exposition(engine: str, model: str, copies: list[RealTime]) -> str:
     for name, value in values.items():
         kind = "counter" if name.endswith("_total") else "gauge"
         lines += [f"# TYPE {name} {kind}", f"{name}{label} {value:g}"]
+    lines += _lateness(model, copies)
     return "\n".join(lines) + "\n"
+
+
+def _lateness(model: str, copies: list[RealTime]) -> list[str]:
+    """A histogram over the steps of all copies."""
+    name = "goodtune:step_lateness_seconds"
+    counts = {f"{bound_s:g}": sum(copy.lateness.within(bound_s) for copy in copies) for bound_s in BOUNDS_S}
+    steps = sum(copy.lateness.steps for copy in copies)
+    sum_s = sum(copy.lateness.sum_s for copy in copies)
+    return [
+        f"# TYPE {name} histogram",
+        *(f'{name}_bucket{{le="{le}",model_name="{model}"}} {n}' for le, n in (counts | {"+Inf": steps}).items()),
+        f'{name}_sum{{model_name="{model}"}} {sum_s:g}',
+        f'{name}_count{{model_name="{model}"}} {steps}',
+    ]
 
 
 def _vllm(copies: list[RealTime]) -> dict[str, float]:

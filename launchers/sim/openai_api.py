@@ -26,6 +26,28 @@ Choice = Callable[[str, str | None], dict[str, Any]]
 """Text and finish reason as one entry of `choices`."""
 
 
+def _text_choice(text: str, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+
+
+def _delta_choice(text: str, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": finish_reason}
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What the two kinds of answers are called: the beginning of their ids, whole ones and their pieces."""
+
+    id: str
+    whole: str
+    piece: str
+    choice: Choice
+
+
+TEXT = Spelling("cmpl", "text_completion", "text_completion", _text_choice)
+CHAT = Spelling("chatcmpl", "chat.completion", "chat.completion.chunk", _delta_choice)
+
+
 @dataclass(frozen=True)
 class Wanted:
     """One request, understood. `prompt` is token ids, or how many tokens its text has."""
@@ -57,6 +79,7 @@ class OpenAiApi:
         self._model = model
         self._copies = copies
         self._numbers = count()
+        self._started = int(time.time())
 
     def routes(self) -> list[web.RouteDef]:
         """The paths this answers."""
@@ -68,17 +91,18 @@ class OpenAiApi:
 
     async def _models(self, request: web.Request) -> web.Response:
         longest = self._copies[0].settings.max_model_len
-        model = {"id": self._model, "object": "model", "owned_by": "goodtune", "max_model_len": longest}
+        model = {"id": self._model, "object": "model", "created": self._started, "owned_by": "goodtune"}
+        model |= {"root": self._model, "parent": None, "max_model_len": longest}
         return web.json_response({"object": "list", "data": [model]})
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, _wanted_completion, "text_completion", _text_choice)
+        return await self._answer(request, _wanted_completion, TEXT)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, _wanted_chat, "chat.completion", _delta_choice)
+        return await self._answer(request, _wanted_chat, CHAT)
 
     async def _answer(
-        self, request: web.Request, read: Callable[[Any], Wanted], kind: str, choice: Choice
+        self, request: web.Request, read: Callable[[Any], Wanted], spelling: Spelling
     ) -> web.StreamResponse:
         try:
             body = await _body(request)
@@ -86,8 +110,9 @@ class OpenAiApi:
             self._check(body, wanted)
         except Refused as refused:
             return refused.response
-        envelope = {"id": f"cmpl-{next(self._numbers)}", "object": kind, "created": int(time.time())}
-        reply = Reply(envelope | {"model": self._model}, choice, wanted)
+        kind = spelling.piece if wanted.streams else spelling.whole
+        envelope = {"id": f"{spelling.id}-{next(self._numbers)}", "object": kind, "created": int(time.time())}
+        reply = Reply(envelope | {"model": self._model}, spelling.choice, wanted)
         engine = min(self._copies, key=lambda copy: copy.running + copy.waiting)
         names = block_names(wanted.prompt, engine.settings.block_tokens) if engine.settings.prefix_caching else []
         answer = engine.submit(wanted.prompt_tokens, wanted.tokens, names)
@@ -145,9 +170,10 @@ class Reply:
             choice["message"] = {"role": "assistant", **choice.pop("delta")}
         return {**self.envelope, "choices": [choice], "usage": self._usage(answer)}
 
-    def _usage(self, answer: Answer) -> dict[str, int]:
+    def _usage(self, answer: Answer) -> dict[str, Any]:
         prompt = self.wanted.prompt_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": answer.said, "total_tokens": prompt + answer.said}
+        counts = {"prompt_tokens": prompt, "completion_tokens": answer.said, "total_tokens": prompt + answer.said}
+        return counts | {"prompt_tokens_details": {"cached_tokens": answer.cached_prompt_tokens}}
 
     def _event(self, **fields: Any) -> bytes:
         return b"data: " + json.dumps(self.envelope | fields, separators=(",", ":")).encode() + b"\n\n"
@@ -215,6 +241,10 @@ async def _body(request: web.Request) -> dict[str, Any]:
 
 def _wanted_completion(body: dict[str, Any]) -> Wanted:
     prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        if len(prompt) > 1:
+            raise Refused(400, "BadRequestError", "the simulation answers one prompt at a time")
+        prompt = prompt[0]
     if isinstance(prompt, str) and prompt:
         return _wanted(body, -(-len(prompt) // CHARS_PER_TOKEN), DEFAULT_COMPLETION_TOKENS)
     if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
@@ -224,24 +254,18 @@ def _wanted_completion(body: dict[str, Any]) -> Wanted:
 
 def _wanted_chat(body: dict[str, Any]) -> Wanted:
     messages = body.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise Refused(400, "BadRequestError", "messages must be a list of objects")
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise Refused(400, "BadRequestError", "messages must be a list of objects, and not empty")
     characters = sum(len(str(message.get("content", ""))) for message in messages)
     return _wanted(body, max(1, -(-characters // CHARS_PER_TOKEN)), DEFAULT_CHAT_TOKENS)
 
 
 def _wanted(body: dict[str, Any], prompt_tokens: int, default_tokens: int) -> Wanted:
+    if body.get("n") not in (None, 1):
+        raise Refused(400, "BadRequestError", f"the simulation gives one answer at a time, not n={body['n']}")
     named = [body[key] for key in ("max_completion_tokens", "max_tokens") if body.get(key) is not None]
     tokens = named[0] if named else default_tokens
     if not isinstance(tokens, int) or tokens < 1:
         raise Refused(400, "BadRequestError", f"max_tokens must be at least 1, got {tokens}")
     options = body.get("stream_options") or {}
     return Wanted(prompt_tokens, tokens, bool(body.get("stream")), bool(options.get("include_usage")))
-
-
-def _text_choice(text: str, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _delta_choice(text: str, finish_reason: str | None) -> dict[str, Any]:
-    return {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": finish_reason}

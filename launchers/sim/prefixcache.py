@@ -23,6 +23,7 @@ class PrefixCache:
     freed: deque[tuple[list[int], int]] = field(default_factory=deque)
     stamps: dict[int, int] = field(default_factory=dict)
     clock: int = 0
+    own_names: int = 0
     queried_tokens: int = 0
     hit_tokens: int = 0
 
@@ -66,6 +67,13 @@ def keep(cache: PrefixCache, names: list[int]) -> list[int]:
     return fresh
 
 
+def fresh_name(cache: PrefixCache) -> int:
+    """A name for a block in use that only its own request will look for; it is cached from now on."""
+    cache.own_names -= 1
+    cache.users[cache.own_names] = 1
+    return cache.own_names
+
+
 def take(cache: PrefixCache, blocks: int) -> None:
     """Take `blocks` free blocks, forgetting what they held."""
     freed = cache.freed
@@ -82,8 +90,12 @@ def take(cache: PrefixCache, blocks: int) -> None:
         blocks -= taken
 
 
-def release(cache: PrefixCache, names: list[int], unnamed: int) -> int:
-    """Stop using blocks, the tail to be forgotten first so that beginnings live longest. How many are free now."""
+def release(cache: PrefixCache, names: list[int], unnamed: int, partial: int) -> int:
+    """Stop using blocks, the tail to be forgotten first so that beginnings live longest. How many are free now.
+
+    `unnamed` full blocks could be found again by their text if anybody had it; `partial` ones cannot be, and are the
+    first to be taken again.
+    """
     users = cache.users
     idle = []
     for name in names:
@@ -92,11 +104,13 @@ def release(cache: PrefixCache, names: list[int], unnamed: int) -> int:
             idle.append(name)
     cache.clock += 1
     cache.stamps.update(dict.fromkeys(idle, cache.clock))
+    if partial:
+        cache.freed.appendleft((UNNAMED, partial))
     if unnamed:
         cache.freed.append((UNNAMED, unnamed))
     if idle:
         cache.freed.append((idle, cache.clock))
-    return unnamed + len(idle)
+    return partial + unnamed + len(idle)
 
 
 def _forget(cache: PrefixCache, names: list[int], stamp: int, most: int) -> int:

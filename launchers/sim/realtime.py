@@ -5,9 +5,11 @@ out in one pass over the answers.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from launchers.sim.lateness import Lateness
 from launchers.sim.mishaps import Mishap, crash
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler
@@ -23,6 +25,7 @@ KEPT_STEPS = 100_000
 @dataclass(slots=True, eq=False)
 class Answer:
     """An answer on its way. `pending` tokens were made and not yet taken; `wake` says that something is to be taken.
+    When it ends, `cached_prompt_tokens` says how much of the prompt was in the prefix cache.
 
     While `transport` is set, tokens that come are written to it at once, spelt by `piece`.
     """
@@ -31,6 +34,7 @@ class Answer:
     wanted: int
     said: int = 0
     pending: int = 0
+    cached_prompt_tokens: int = 0
     finish_reason: str | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     transport: asyncio.WriteTransport | None = None
@@ -38,18 +42,25 @@ class Answer:
 
 
 class RealTime:
-    """One server's scheduler and its clock. `run` must be running for answers to come."""
+    """One server's scheduler and its clock. `run` must be running for answers to come.
 
-    def __init__(self, settings: SimSettings, steps: StepTime, mishap: Mishap) -> None:
+    uvloop's `loop.time()` stands still while tokens are handed out and counts whole milliseconds, hence `clock_s`.
+    """
+
+    def __init__(
+        self, settings: SimSettings, steps: StepTime, mishap: Mishap, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.settings = settings
         self.scheduler = new_scheduler(settings, shares_prefixes=True)
         self.steps = 0
         self.generated_tokens = 0
         self.prompt_tokens = 0
         self.slipped_s = 0.0
+        self.lateness = Lateness()
         self._step_s = steps.step_s
         self._plan = PLANS[settings.policy]
         self._mishap = mishap
+        self._clock_s = clock_s
         self._answers: dict[int, Answer] = {}
         self._dropped: list[int] = []
         self._work = asyncio.Event()
@@ -94,8 +105,7 @@ class RealTime:
 
     async def run(self) -> None:
         """Step for ever."""
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
+        now_s = self._clock_s()
         while True:
             self._drop_the_dropped()
             step = self._plan(self.scheduler)
@@ -103,18 +113,19 @@ class RealTime:
                 self._trim()
                 self._work.clear()
                 await self._work.wait()
-                now_s = loop.time()
+                now_s = self._clock_s()
                 continue
             await self._mishap_before(self.steps)
             now_s += self._step_s(*step)
-            late_s = loop.time() - now_s
-            if late_s > LATE_S:
-                self.slipped_s += late_s
-                now_s += late_s
-            await asyncio.sleep(max(0.0, now_s - loop.time()))
+            slip_s = self._clock_s() - now_s
+            if slip_s > LATE_S:
+                self.slipped_s += slip_s
+                now_s += slip_s
+            await asyncio.sleep(max(0.0, now_s - self._clock_s()))
             finish(self.scheduler, now_s)
             self.steps += 1
             self._hand_out()
+            self.lateness.note(self._clock_s() - now_s)
 
     def _hand_out(self) -> None:
         """Give every answer the tokens of the step that has just ended."""
@@ -141,6 +152,7 @@ class RealTime:
 
     def _end(self, answer: Answer, reason: str) -> None:
         answer.finish_reason = reason
+        answer.cached_prompt_tokens = self.scheduler.cached[answer.number]
         answer.transport = None
         answer.wake.set()
         if reason == "length":

@@ -8,9 +8,9 @@ from bisect import bisect_right
 from operator import add as plus
 from operator import sub as minus
 
-from launchers.sim.prefixcache import hold, keep, release, take, with_room
+from launchers.sim.prefixcache import fresh_name, hold, keep, release, take, with_room
 from launchers.sim.settings import SimSettings
-from launchers.sim.speculation import guesses
+from launchers.sim.speculation import chance_of_each, guesses
 from launchers.sim.state import (
     ANSWERING,
     ENDED,
@@ -44,6 +44,7 @@ def add(s: Scheduler, prompt_tokens: int, wanted_tokens: int, seed: int = 0, nam
     s.seed.append(seed)
     s.names.append(names if names and s.cache else [])
     s.owned.append([])
+    s.cached.append(0)
     s.phase.append(WAITING)
     s.said.append(0)
     s.target.append(prompt_tokens)
@@ -75,16 +76,18 @@ def admit(s: Scheduler, i: int, hits: int) -> None:
     """Move the head of the queue into the batch; its first `hits` blocks are cached."""
     s.waiting.popleft()
     s.phase[i] = PREFILLING
-    s.place[i] = len(s.admitted)
-    s.admitted.append(i)
-    s.prefilling.append(i)
     s.computed[i] = hits * s.settings.block_tokens
     s.blocks[i] = hits
     if s.cache:
         s.owned[i] = s.names[i][:hits]
         s.free_blocks -= hold(s.cache, s.owned[i])
-        s.cache.queried_tokens += s.target[i]
-        s.cache.hit_tokens += s.computed[i]
+        if s.place[i] < 0:
+            s.cache.queried_tokens += s.target[i]
+            s.cache.hit_tokens += s.computed[i]
+            s.cached[i] = s.computed[i]
+    s.place[i] = len(s.admitted)
+    s.admitted.append(i)
+    s.prefilling.append(i)
 
 
 def grow_answers(s: Scheduler) -> None:
@@ -154,6 +157,8 @@ def preempt_last(s: Scheduler) -> None:
     if s.phase[i] == ANSWERING:
         s.earlier[i] = chunk_times_s(s, i)
         s.said[i] = tokens_said(s, i)
+    if s.settings.prefix_caching:
+        _remember(s, i)
     _leave(s, i)
     s.phase[i] = WAITING
     s.computed[i] = s.blocks[i] = 0
@@ -162,6 +167,21 @@ def preempt_last(s: Scheduler) -> None:
     s.guessed.pop(i, None)
     s.waiting.appendleft(i)
     s.preemptions += 1
+
+
+def _remember(s: Scheduler, i: int) -> None:
+    """Name the full blocks of a request that is about to be preempted: it finds again what is not forgotten by then.
+
+    vLLM keeps prompt and answer, SGLang what was computed as a prompt.
+    """
+    if s.cache is None:
+        # Until now no block had a name, so that their order did not matter.
+        s.cache = with_room(s.free_blocks)
+    full = _full_blocks(s, i) if s.settings.policy == "vllm" else s.computed[i] // s.settings.block_tokens
+    missing = full - len(s.names[i])
+    fresh = [fresh_name(s.cache) for _ in range(missing)]
+    s.names[i] = [*s.names[i], *fresh]
+    s.owned[i] += fresh
 
 
 def _answer(s: Scheduler, now_s: float) -> None:
@@ -182,7 +202,8 @@ def _begin_answer(s: Scheduler, i: int, now_s: float) -> None:
     s.first_s[i] = now_s
     s.run_start[i] = len(s.step_s)
     if s.settings.drafts:
-        s.guessed[i] = guesses(s.settings.drafts, s.settings.acceptance, s.seed[i] + s.said[i], left)
+        chances = chance_of_each(s.settings.drafts, s.settings.acceptance)
+        s.guessed[i] = guesses(chances, s.seed[i] + s.said[i], left)
         left = s.guessed[i].steps
     s.run_end[i] = s.run_start[i] + left
     if not left:
@@ -256,7 +277,14 @@ def _take(s: Scheduler, blocks: int) -> None:
 def _release(s: Scheduler, i: int) -> None:
     blocks = held(s, i, steps_run(s, i)) if s.phase[i] == ANSWERING else s.blocks[i]
     if s.cache:
-        s.free_blocks += release(s.cache, s.owned[i], blocks - len(s.owned[i]))
+        full = _full_blocks(s, i)
+        s.free_blocks += release(s.cache, s.owned[i], full - len(s.owned[i]), blocks - full)
         s.owned[i] = []
     else:
         s.free_blocks += blocks
+
+
+def _full_blocks(s: Scheduler, i: int) -> int:
+    """Blocks of a running request that nothing can be added to."""
+    answered = gained(s, i, steps_run(s, i)) if s.phase[i] == ANSWERING else 0
+    return (s.computed[i] + answered) // s.settings.block_tokens

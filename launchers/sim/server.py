@@ -4,11 +4,12 @@
     python -m launchers.sim.server sglang serve --model-path qwen-7b --port 30000
 
 Hidden flags: `--sim-model NAME` (a model of the catalog, where MODEL is a path), `--sim-gpu NAME` (h100),
-`--sim-acceptance SHARE`, `--sim-calibration JSON` (else the shipped one). `GOODTUNE_SIM_START_S` is how long it takes
-to start (0.2), `GOODTUNE_SIM_FAULT` what shall go wrong (`mishaps`).
+`--sim-acceptance SHARE` (or one for each guess in turn, `0.8,0.6`), `--sim-calibration JSON` (else the shipped one).
+`GOODTUNE_SIM_START_S` is how long it takes to start (0.2), `GOODTUNE_SIM_FAULT` what shall go wrong (`mishaps`).
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -24,8 +25,9 @@ from launchers.sim.openai_api import OpenAiApi
 from launchers.sim.realtime import RealTime
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
-from tuner.config.catalog import load, load_model
+from tuner.config.catalog import load, load_model, names
 from tuner.config.gpu import Gpu
+from tuner.config.model import Model
 from tuner.errors import ServerFailed, UserError
 
 START_VARIABLE = "GOODTUNE_SIM_START_S"
@@ -54,12 +56,14 @@ def main() -> None:
         _die(OUT_OF_MEMORY)
     if mishap.kind == "exit-at-start":
         _die("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+    # What was imported stays for ever: looking through it again took a collection up to 50 ms, between two steps.
+    gc.freeze()
     uvloop.run(_serve(asked, copies, mishap))
 
 
 def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     """One engine per data-parallel copy."""
-    model, gpu = load_model(asked.model), load(Gpu, asked.gpu)
+    model, gpu = load_model(_name_of(asked.model)), load(Gpu, asked.gpu)
     settings = settings_of(asked.configuration, model, gpu, asked.acceptance, asked.max_model_len)
     steps = step_time(settings, model, gpu, asked.calibration)
     say(f"INFO simulating {asked.configuration.engine} with {model.title} on {gpu.title}; step time: {steps.source}")
@@ -68,6 +72,11 @@ def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
     if without_effect:
         say(f"WARNING without effect in the simulation: {' '.join(without_effect)}")
     return [RealTime(settings, steps, mishap) for _ in range(settings.dp)]
+
+
+def _name_of(path: str) -> str:
+    """The name of the catalog's model that engines know by this path; the path itself if there is none."""
+    return next((name for name in names(Model) if load(Model, name).path == path), path)
 
 
 def _die(evidence: str) -> None:
@@ -99,6 +108,17 @@ async def _serve(asked: Asked, copies: list[RealTime], mishap: Mishap) -> None:
         await runner.cleanup()
         for task in running:
             task.cancel()
+    _say_how_late(copies)
+
+
+def _say_how_late(copies: list[RealTime]) -> None:
+    """What a measurement on this server was worth."""
+    for copy in copies:
+        p50, p99, worst = (f"{1e3 * copy.lateness.percentile_s(percent):.1f}" for percent in (50, 99, 100))
+        say(
+            f"INFO {copy.steps} steps, behind schedule by {p50} ms at p50, {p99} ms at p99, {worst} ms at most; "
+            f"gave up {copy.slipped_s:.1f} s"
+        )
 
 
 async def _start(health: Health, mishap: Mishap) -> None:
@@ -137,7 +157,8 @@ def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Applicatio
 
     app = web.Application(client_max_size=64 * 2**20)
     app.add_routes(OpenAiApi(asked.served_name, copies).routes())
-    app.add_routes([web.get("/health", is_healthy), web.get("/metrics", metrics), web.get("/version", version)])
+    app.add_routes([web.get("/health", is_healthy), web.get("/ping", is_healthy)])
+    app.add_routes([web.get("/metrics", metrics), web.get("/version", version)])
     app.add_routes([web.post("/reset_prefix_cache", reset), web.post("/flush_cache", reset)])
     return app
 

@@ -10,6 +10,7 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec, KnobValue
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
+from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 from tuner.errors import FailureKind, ServerFailed
 
@@ -38,7 +39,8 @@ Policy = Literal["vllm", "sglang", "prefill-first", "orca"]
 @dataclass(frozen=True)
 class SimSettings:
     """One simulated server. Token counts; `long_prefill_tokens` 0: no limit; `drafts` tokens are guessed per step
-    and each is accepted with the chance `acceptance` if the one before was. `unmodelled` knobs have no effect.
+    and each is accepted with the chance `acceptance` (of its place) if the one before was. `unmodelled` knobs have no
+    effect.
     """
 
     policy: Policy = "vllm"
@@ -54,7 +56,7 @@ class SimSettings:
     conservativeness: float = 1.0
     prefix_caching: bool = False
     drafts: int = 0
-    acceptance: float = 0.0
+    acceptance: Chances = 0.0
     draft_model: bool = False
     tp: int = 1
     pp: int = 1
@@ -79,7 +81,7 @@ def settings_of(
     configuration: Configuration,
     model: Model,
     gpu: Gpu,
-    acceptance: float,
+    acceptance: Chances,
     max_model_len: int | None = None,
 ) -> SimSettings:
     """The simulated server of `configuration`. Raises ServerFailed where the real one would not start."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
+from tuner.config.workload import Chances
+
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
@@ -17,10 +19,17 @@ class Guesses:
         return len(self.tokens) - 1
 
 
+@lru_cache(maxsize=64)
+def chance_of_each(drafts: int, acceptance: Chances) -> tuple[float, ...]:
+    """The chance of each guess of a step; the last one given holds for all behind it."""
+    given = acceptance if isinstance(acceptance, tuple) else (acceptance,)
+    return tuple(given[min(place, len(given) - 1)] for place in range(drafts))
+
+
 @lru_cache(maxsize=8192)
-def guesses(drafts: int, acceptance: float, seed: int, wanted: int) -> Guesses:
+def guesses(chances: tuple[float, ...], seed: int, wanted: int) -> Guesses:
     """Draw the steps that yield `wanted` tokens: in each, drafts are accepted until the first is refused, and the
-    model adds one token of its own (Leviathan et al. 2023, with the same acceptance at every position).
+    model adds one token of its own (Leviathan et al. 2023, with an acceptance for each position).
 
     Remembered, since the probes of a configuration offer the same requests again and again.
     """
@@ -28,8 +37,8 @@ def guesses(drafts: int, acceptance: float, seed: int, wanted: int) -> Guesses:
     tokens = [0]
     said = 0
     while said < wanted:
-        for _ in range(drafts):
-            if draw() >= acceptance:
+        for chance in chances:
+            if draw() >= chance:
                 break
             said += 1
         said += 1

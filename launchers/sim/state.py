@@ -30,6 +30,7 @@ class Scheduler:
     - `said`: tokens answered before the last preemption, `earlier` their times.
     - `run_start`, `run_end`: the answer's steps after its first token at `first_s`; NO_RUN before it.
     - `names`: the numbers of leading blocks that others may share; `owned` those held now.
+    - `cached`: prompt tokens that were in the prefix cache when the request was first admitted.
     - `admitted`: running requests by admission, the last one to be preempted first; entries that a request's `place`
       does not point at are history.
     - `ends`, `growth`, `gains`: by step, which answers end, how many blocks are needed, and (speculation) how many
@@ -46,6 +47,7 @@ class Scheduler:
     seed: list[int] = field(default_factory=list)
     names: list[list[int]] = field(default_factory=list)
     owned: list[list[int]] = field(default_factory=list)
+    cached: list[int] = field(default_factory=list)
     phase: list[int] = field(default_factory=list)
     said: list[int] = field(default_factory=list)
     target: list[int] = field(default_factory=list)
@@ -114,10 +116,13 @@ def gained(s: Scheduler, i: int, steps: int) -> int:
 
 
 def held(s: Scheduler, i: int, steps: int) -> int:
-    """Blocks held after so many steps of the answer. Guesses need room before it is known whether they are right."""
+    """Blocks held after so many steps of the answer.
+
+    Guesses need room before it is known whether they are right, also those that would come after the answer's end.
+    """
     if not s.settings.drafts:
         return blocks_for(s, s.target[i] + steps)
     if not steps:
         return blocks_for(s, s.target[i])
     reach = s.target[i] + s.guessed[i].tokens[steps - 1] + 1 + s.settings.drafts
-    return blocks_for(s, min(reach, s.prompt[i] + s.wanted[i]))
+    return min(blocks_for(s, min(reach, s.settings.max_model_len - 1)), s.settings.blocks)

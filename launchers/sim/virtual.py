@@ -14,6 +14,7 @@ from launchers.sim.steptime import StepTime, step_time
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.config.plan import Plan
+from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
@@ -55,9 +56,10 @@ class VirtualTarget:
 
 
 def virtual_target(
-    configuration: Configuration, model: Model, gpu: Gpu, acceptance: float, max_model_len: int | None = None
+    configuration: Configuration, model: Model, gpu: Gpu, acceptance: Chances, max_model_len: int | None = None
 ) -> VirtualTarget:
-    """The simulated server of `configuration`. `acceptance`: the chance that a guessed token is right.
+    """The simulated server of `configuration`. `acceptance`: the chance that a guessed token is right,
+    or one for each place in a step.
 
     Raises ServerFailed where the real server would not start.
     """

@@ -20,6 +20,7 @@ from aiohttp import web
 FIRST_TOKEN_S = 0.02
 TOKEN_GAP_S = 0.005
 CROWD = 130
+CACHED_TOKENS = 4
 
 
 @dataclass
@@ -62,7 +63,9 @@ class Stream:
 
     async def end(self, finish_reason: str = "length", usage: int | None = None) -> None:
         await self.event(_chunk("", finish_reason, []))
-        await self.event({"choices": [], "usage": {"completion_tokens": self.wanted if usage is None else usage}})
+        tokens = self.wanted if usage is None else usage
+        details = {"cached_tokens": CACHED_TOKENS}
+        await self.event({"choices": [], "usage": {"completion_tokens": tokens, "prompt_tokens_details": details}})
         await self.event("[DONE]")
 
 

@@ -54,7 +54,8 @@ Examples:
 @click.option(
     "--simulate",
     type=click.Choice(["virtual", "served"]),
-    help="Simulate the engines: in virtual time (the default without a GPU), or as server processes in real time.",
+    help="Simulate the engines: in virtual time (what happens without a GPU), or as server processes in real time. "
+    "Left out on a box with GPUs, real engines run.",
 )
 @click.option(
     "--gpu",
@@ -63,7 +64,8 @@ Examples:
 @click.option("--gpus", help="How many GPUs, or which: 8 or 0,1,4-7.  [default: all, or 8 simulated]")
 @click.option(
     "--budget",
-    help="How long the study may take on the servers' clock: 2h, 90m, 1h30m.  [default: 2h on real servers]",
+    help="How long the study may take on the servers' clock: 2h, 90m, 1h30m. A trial that was begun is ended; then "
+    "the best and the default are measured again.  [default: 2h on real servers]",
 )
 @click.option(
     "--trials", type=click.IntRange(min=1), help="How many configurations to try.  [default: 64 in a simulation]"

@@ -119,7 +119,8 @@ def plan_from(options: Options) -> Planned:
         without_table = make_tables(plan, spaces.values())
         notes += tuple(_step_source(plan, space) + without_table[name] for name, space in spaces.items())
     if plan.extra_flags and box.simulation == "virtual":
-        notes += (f"{' '.join(plan.extra_flags)}: in virtual time only a context length has an effect",)
+        flags = " ".join(plan.extra_flags)
+        notes += (f"{flags}: only a context length has an effect in virtual time; no engine checks the rest",)
     return Planned(plan, notes)
 
 

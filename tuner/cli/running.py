@@ -12,7 +12,7 @@ from tuner.study import StudyOptions, run_study
 from tuner.summary import VerdictWord
 from tuner.terminal.choose import open_view, print_summary
 from tuner.terminal.final import final_text
-from tuner.wording.commands import study_command
+from tuner.wording.commands import resume_command
 
 
 def run(options: Options) -> VerdictWord:
@@ -29,7 +29,7 @@ def run(options: Options) -> VerdictWord:
 
     write_report(plan.out, summary, outcomes, plan)
     if options.as_json and summary.verdict == "interrupted":
-        print(f"go on with: {shlex.join(study_command(plan))} --out {plan.out} --resume", file=sys.stderr)
+        print(f"go on with: {shlex.join(resume_command(plan))}", file=sys.stderr)
     if options.as_json:
         print(json.dumps(record.summary_as_data(summary), ensure_ascii=False))
     else:

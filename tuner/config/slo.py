@@ -43,8 +43,8 @@ class Slo(Strict):
     """
 
     name: str = ""
-    title: str
-    source: str
+    title: str = ""
+    source: str = "not given"
     note: str = ""
     workload: str
     attainment: float = Field(ge=0, lt=1)

@@ -1,8 +1,8 @@
 """Workload: the shape of the requests and how they arrive, before a seed makes a list of them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tuner.config.strict import Strict
 from tuner.errors import ConfigError
@@ -81,18 +81,36 @@ class Turns(Strict):
     think_s_sd: float = Field(default=0.0, ge=0)
 
 
+def _chance_or_chances(value: object) -> object:
+    given = value if isinstance(value, list | tuple) else [value]
+    if not given or not all(_is_chance(one) for one in given):
+        raise ValueError(f"give a chance from 0 to 1, or a list of one for each guess, found {value!r}")
+    return value
+
+
+def _is_chance(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+Chances = Annotated[float | tuple[float, ...], BeforeValidator(_chance_or_chances)]
+"""One chance for every guess of a step, or one for each in turn, of which the last holds for all behind it."""
+
+
 class Acceptance(Strict):
     """The simulated chance (0–1) that a guessed token is accepted if the one before it was, by who guessed it.
+
+    A list says it for the first guess of a step, the second, and so on. Engines report the shares of all first,
+    second, ... guesses that were accepted: divide each of those by the one before it.
 
     Assumptions, not measurements: n-gram lookup finds little to copy in chat and more where answers repeat their
     prompt; a trained draft model does well on both. They are printed with a verdict that rests on them.
     """
 
-    ngram: float = Field(default=0.25, ge=0, le=1)
-    draft: float = Field(default=0.65, ge=0, le=1)
+    ngram: Chances = 0.25
+    draft: Chances = 0.65
 
-    def of(self, speculation: str) -> float:
-        """The chance for a choice of the knob `speculation`, such as `ngram-3`."""
+    def of(self, speculation: str) -> Chances:
+        """The chances for a choice of the knob `speculation`, such as `ngram-3`."""
         return self.ngram if speculation.startswith("ngram") else self.draft
 
 
@@ -106,7 +124,7 @@ class Workload(Strict):
 
     name: str = ""
     title: str
-    source: str
+    source: str = "not given"
     prompt: Lengths | None = None
     output: Lengths | None = None
     arrivals: Arrivals = Arrivals()

@@ -20,6 +20,11 @@ class Effort:
         """Share of the wall time in which the event loop had something to do."""
         return min(1.0, (self.cpu_s + self.run_queue_wait_s) / self.wall_s) if self.wall_s > 0 else 0.0
 
+    @property
+    def cpu_frac(self) -> float:
+        """Share of the wall time on a core."""
+        return self.cpu_s / self.wall_s if self.wall_s > 0 else 0.0
+
     def since(self, earlier: "Effort") -> "Effort":
         """The effort between two readings."""
         return Effort(

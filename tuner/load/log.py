@@ -8,7 +8,7 @@ import numpy as np
 from tuner.load.answer import Answer, judge
 from tuner.load.wire import Batch, Ended, Sent
 from tuner.requestlog import RequestLog, Status
-from tuner.requests import FloatArray, Requests
+from tuner.requests import FloatArray, IntArray, Requests
 from tuner.target import Window
 
 KEPT_ERRORS = 20
@@ -20,6 +20,7 @@ class _Result:
     ended_at_s: float
     status: Status
     output_tokens: int
+    cached_tokens: int | None
     token_s: FloatArray
     error: str
 
@@ -73,12 +74,20 @@ class Transcript:
             window_s=self.window.measure_s,
             ended_s=ended_s,
             errors=_distinct([result.error for result in results if result.error]),
+            cached_tokens=_said([result.cached_tokens for result in results]),
         )
 
     def _result(self, row: int, answer: Answer, ended: Ended | None) -> _Result:
         status, error = judge(answer, ended, int(self.requests.output_tokens[row]))
         ended_at_s = np.nan if ended is None or status is Status.UNFOLLOWED else ended.at_s
-        return _Result(ended_at_s, status, answer.usage or 0, answer.token_s(), error)
+        return _Result(ended_at_s, status, answer.usage or 0, answer.cached, answer.token_s(), error)
+
+
+def _said(counts: list[int | None]) -> IntArray | None:
+    """Counts where the server said any; 0 for those it did not say, as vLLM doesn't where there is nothing to say."""
+    if all(count is None for count in counts):
+        return None
+    return np.array([count or 0 for count in counts], dtype=np.int64)
 
 
 def _distinct(texts: list[str]) -> tuple[str, ...]:

@@ -115,6 +115,7 @@ class Over:
 
     run_queue_wait_s: float
     busy_frac: float
+    cpu_frac: float
 
 
 Message = Ready | Batch | Followed | Over

@@ -6,8 +6,10 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import uvloop
 
 from tuner.load.channel import Channel, open_channel
@@ -15,12 +17,13 @@ from tuner.load.health import effort
 from tuner.load.offer import Offer
 from tuner.load.prompts import Bodies
 from tuner.load.recorder import Recorder
-from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason, stamped_reads
+from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason
 from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
-from tuner.target import ClosedLoop
+from tuner.target import ClosedLoop, Load, OpenLoop
 
 FLUSH_PERIOD_S = 0.1
-WARM_CONNECTIONS = 64
+# In an open loop nobody knows how many requests will be under way together: at least a second's arrivals.
+WARM_CONNECTIONS = (64, 512)
 WARM_TIMEOUT_S = 5.0
 
 
@@ -50,7 +53,7 @@ async def _offer(offer: Offer, recorder: Recorder, channel: Channel) -> None:
             task.cancel()
     spent = effort().since(before)
     channel.send(recorder.take())
-    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac))
+    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac, spent.cpu_frac))
 
 
 async def _flush(recorder: Recorder, channel: Channel) -> None:
@@ -75,14 +78,13 @@ class _Sender:
         """Send one request and record its answer. Whatever becomes of it is recorded, not raised."""
         recorder = self._recorder
         status, how, why = 0, Ending.CANCELLED, ""
+        question = self._client.question(self._bodies.body(row), partial(recorder.read, row))
         recorder.sent(row, due_s)
-        body = self._bodies.body(row)
         try:
             async with asyncio.timeout(due_s + self._timeout_s - recorder.now_s()):
-                async with self._client.ask(body) as response:
+                async with self._client.ask(question) as response:
                     status = response.status_code
-                    async for read_s, data in stamped_reads(response):
-                        recorder.read(row, read_s, data)
+                    await response.aread()
             how = Ending.BODY_ENDED
         except TimeoutError:
             how = Ending.TIMED_OUT
@@ -94,10 +96,19 @@ class _Sender:
 
 
 async def _warm(client: Client, job: Job) -> None:
-    connections = job.load.users if isinstance(job.load, ClosedLoop) else WARM_CONNECTIONS
+    """Open as many connections as this worker will need, together, so that none is used twice."""
     async with asyncio.TaskGroup() as group:
-        for _ in range(connections // job.workers):
+        for _ in range(-(-connections_needed(job.load) // job.workers)):
             group.create_task(_touch(client))
+
+
+def connections_needed(load: Load) -> int:
+    """How many connections to have open when the load begins."""
+    match load:
+        case ClosedLoop(users):
+            return users
+        case OpenLoop(rate_rps):
+            return int(np.clip(rate_rps, *WARM_CONNECTIONS))
 
 
 async def _touch(client: Client) -> None:

@@ -15,6 +15,9 @@ ROLES: tuple[Role, ...] = ("deploy", "default", "other", "failed")
 CROSS = "M-0.8,-0.8L0.8,0.8M0.8,-0.8L-0.8,0.8"
 SHAPES = ("diamond", "square", "circle", CROSS)
 SIZES: Mapping[Role, int] = {"deploy": 100, "default": 70, "other": 30, "failed": 60}
+RIGHT_END = 0.85
+"""Share of the x axis behind which a word has no room to the right of its dot."""
+
 DOT_STROKE = ' stroke-width="1.3"'
 """Taken out again, as the page's style says it once for all dots."""
 # vl-convert resolves links against this address; ours lead to rows of the same page.
@@ -198,8 +201,8 @@ def _level(drawing: Drawing) -> list[alt.Chart]:
     rule = alt.Chart(data).mark_rule(stroke="var(--good)", strokeDash=[5, 4], aria=False).encode(y=_y(drawing.axes))
     text = (
         alt.Chart(data)
-        .mark_text(text=drawing.level.word, align="right", baseline="top", dy=5, fill="var(--good)", aria=False)
-        .encode(y=_y(drawing.axes), x=alt.value("width"))
+        .mark_text(text=drawing.level.word, align="center", baseline="top", dy=5, fill="var(--good)", aria=False)
+        .encode(y=_y(drawing.axes), x=alt.value(alt.expr("width / 2")))
     )
     return [rule, text]
 
@@ -208,11 +211,12 @@ def _words(drawing: Drawing) -> list[alt.Chart]:
     """Words beside dots, in their colour, on a halo of the page's.
 
     Curves fall to the right, so there is room above to the right; the default's stand below to the left, out of the
-    way of the best's.
+    way of the best's, and so do those at the right end.
     """
     charts = []
+    last = RIGHT_END * max((dot.x for dot in drawing.dots), default=0.0)
     for dot, word in drawing.words:
-        left = dot.role == "default"
+        left = dot.role == "default" or dot.x > last
         base = alt.Chart(alt.InlineData([{"x": dot.x, "y": dot.y}])).encode(x=_x(drawing.axes), y=_y(drawing.axes))
         for halo in ("var(--page)", None):
             charts.append(

@@ -1,5 +1,6 @@
 """The figures of the page: each with its question and note, and what to say where there is nothing to show."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ MANY_DOTS = 800
 """Beyond this only each trial's own best probe is drawn, beside all those of the leading trials."""
 HEADROOM = 0.8
 """Share of its goodput that a server should be planned for: past the knee attainment falls at once."""
+
+
+LADDER = 10
+"""The axis of attainment begins at a multiple of this, %: what counts happens near 100."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,11 @@ def _load(study: Study) -> Figure | None:
         return None
     per, unit = device(plan), load_unit(study.outcomes)
     dots = [dot for line in lines for dot in line]
-    axes = Axes(f"offered load, {unit} per {per}", "requests inside the SLO, %", (0, 100))
-    words = [(_slope(line), cast.name(line[0].trial)) for line in lines if line[0].role != "other"]
+    lowest = LADDER * math.floor(min(*(dot.y for dot in dots), 100 - LADDER) / LADDER)
+    axes = Axes(f"offered load, {unit} per {per}", "requests inside the SLO, %", (lowest, 100))
+    words = [
+        (_slope(line, (lowest + 100) / 2), cast.name(line[0].trial)) for line in lines if line[0].role != "other"
+    ]
     attained = Drawing(axes, dots, lines, level=_needed(study), words=words)
     good_lines = [line for outcome in drawn if (line := goodput_dots(outcome, cast, plan))]
     good_dots = [dot for line in good_lines for dot in line]
@@ -91,9 +99,9 @@ def _needed(study: Study) -> Level:
     return Level(100 * wanted, f"needed: {wanted_share(wanted)}")
 
 
-def _slope(line: Sequence[Dot]) -> Dot:
+def _slope(line: Sequence[Dot], middle: float) -> Dot:
     """The dot nearest to the middle of the fall: where a curve's name has room."""
-    return min(line, key=lambda dot: abs(dot.y - 50))
+    return min(line, key=lambda dot: abs(dot.y - middle))
 
 
 def _load_note(summary: Summary, per: str) -> str:

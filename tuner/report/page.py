@@ -16,19 +16,16 @@ from tuner.report.study import Study
 from tuner.report.table import table_of
 from tuner.summary import Point, Summary
 from tuner.wording.commands import command_lines, study_command
+from tuner.wording.comparison import at_percentile, comparison, deployed, percentile_name
 from tuner.wording.conclusion import (
-    at_percentile,
     cautions,
     closest,
     closest_text,
-    comparison,
     cost,
     counts,
     default_holds_nothing,
-    deployed,
     headline,
     next_steps,
-    percentile_name,
     sentence,
     what_breaks,
 )
@@ -74,11 +71,12 @@ def page(study: Study) -> str:
     summary, outcomes, plan = study.summary, study.outcomes, study.plan
     naming = naming_of(plan, [outcome.configuration for outcome in outcomes])
     point = deployed(summary)
+    box = f"{plan.box.title}{' simulated' if summary.simulated else ''}"
     template = _environment().get_template("page.html.j2")
     return template.render(
         headline=headline(summary),
         sentence=sentence(summary, plan),
-        title=f"{plan.model.title} · {plan.slo.name} SLO · {plan.box.title}",
+        title=f"{plan.model.title} · {plan.slo.name} SLO · {box}",
         slo=slo_text(plan.slo),
         counts=counts(summary),
         cost=cost(summary, plan),

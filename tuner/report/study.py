@@ -8,7 +8,7 @@ from tuner.config.plan import Plan
 from tuner.finalists import Value
 from tuner.outcome import Outcome
 from tuner.summary import Summary
-from tuner.wording.conclusion import deployed
+from tuner.wording.comparison import deployed
 from tuner.wording.naming import trial_name
 
 Role = Literal["deploy", "default", "other", "failed"]

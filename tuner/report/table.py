@@ -7,7 +7,7 @@ from tuner.config.plan import Plan
 from tuner.outcome import Outcome
 from tuner.report.dots import offered_per_gpu
 from tuner.report.study import Cast
-from tuner.wording.conclusion import at_percentile, percentile_name
+from tuner.wording.comparison import at_percentile, percentile_name
 from tuner.wording.naming import METRICS, Naming, differences, ending, short, title, value_text, worth
 from tuner.wording.numbers import DASH, device, latency, number, share
 

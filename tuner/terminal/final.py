@@ -9,17 +9,15 @@ from tuner.config.plan import Plan
 from tuner.outcome import Outcome
 from tuner.summary import Point, Summary, VerdictWord
 from tuner.terminal.scatter import Mark, staircase_plot
-from tuner.wording.commands import command_lines, study_command
+from tuner.wording.commands import command_lines, resume_command
+from tuner.wording.comparison import Row, comparison, deployed
 from tuner.wording.conclusion import (
-    Row,
     cautions,
     closest,
     closest_text,
-    comparison,
     cost,
     counts,
     default_holds_nothing,
-    deployed,
     headline,
     next_steps,
     sentence,
@@ -143,8 +141,7 @@ def _try_next(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list
 
 
 def _resume(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[str]:
-    command = [*study_command(plan), "--out", str(plan.out), "--resume"]
-    return ["  go on with", *_indented(command)]
+    return ["  go on with", *_indented(resume_command(plan))]
 
 
 def _simulation(summary: Summary, plan: Plan) -> list[str]:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tuner.outcome import Outcome
 from tuner.terminal.progress import Progress
-from tuner.wording.conclusion import at_percentile, percentile_name
+from tuner.wording.comparison import at_percentile, percentile_name
 from tuner.wording.naming import METRICS, ending, title, trial_name, worth
 from tuner.wording.numbers import DASH, latency, number, share
 

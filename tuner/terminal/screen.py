@@ -12,7 +12,8 @@ from tuner.outcome import Outcome
 from tuner.score import Score
 from tuner.terminal.progress import Progress, Running
 from tuner.terminal.ranking import ranking
-from tuner.wording.conclusion import at_percentile, closest, closest_text
+from tuner.wording.comparison import at_percentile
+from tuner.wording.conclusion import closest, closest_text
 from tuner.wording.naming import METRICS, ending, slo_text, title, trial_name
 from tuner.wording.numbers import (
     device,

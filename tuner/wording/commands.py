@@ -21,6 +21,16 @@ def command_lines(command: Sequence[str], width: int) -> list[str]:
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
+def resume_command(plan: Plan) -> tuple[str, ...]:
+    """The command that goes on with this study."""
+    words = list(study_command(plan))
+    while "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
+    words = [word for word in words if not word.startswith("--out=")]
+    return (*words, "--out", str(plan.out), "--resume")
+
+
 def study_command(plan: Plan) -> tuple[str, ...]:
     """The command that would start this study again."""
     if plan.typed:

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from tuner.config.plan import Plan
 from tuner.summary import Comparison, Summary
-from tuner.wording.conclusion import deployed
+from tuner.wording.comparison import deployed
 from tuner.wording.naming import trial_name
 from tuner.wording.numbers import device, number, share
 

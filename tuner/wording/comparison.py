@@ -1,0 +1,106 @@
+"""The default and the best side by side, figure by figure, as terminal and page show them. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.config.plan import Plan
+from tuner.score import Percentiles, Score
+from tuner.summary import Point, Summary
+from tuner.wording.naming import METRICS
+from tuner.wording.numbers import (
+    device,
+    dollars_per_million_tokens,
+    goodput,
+    latency,
+    limit,
+    number,
+    share,
+    wanted_share,
+)
+
+# A point stands at the edge of its SLO, where a percentile meets its limit: so near, it is at the limit, not over it.
+AT_THE_LIMIT = 1.02
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of the default and of the best. `holds`: whether what is deployed meets the limit in `note`."""
+
+    label: str
+    default: str
+    best: str
+    holds: bool | None = None
+    note: str = ""
+
+
+def deployed(summary: Summary) -> Point | None:
+    """The point whose command the user should run: the default where it is kept, else the best."""
+    return summary.default or summary.best if summary.verdict == "keep-default" else summary.best
+
+
+def percentile_name(attainment: float) -> str:
+    """The highest percentile that an SLO with this attainment says something about."""
+    if attainment >= 0.99:
+        return "p99"
+    return "p90" if attainment >= 0.9 else "p50"
+
+
+def at_percentile(of: Point | Score, metric: str, attainment: float) -> float | None:
+    """The metric's percentile that an SLO with this attainment speaks of, in seconds; None where nothing was seen."""
+    percentiles: Percentiles | None = getattr(of, metric)
+    return None if percentiles is None else float(getattr(percentiles, percentile_name(attainment)))
+
+
+def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
+    """Default against best, figure by figure; a cell is empty where its point does not exist."""
+    per, slo, both = device(plan), plan.slo, (summary.default, summary.best)
+    unit = "users" if any(point and "users" in point.load for point in both) else "req/s"
+    rows = [
+        _row(summary, f"goodput, req/s per {per}", goodput),
+        _row(summary, f"at a load of, {unit} per {per}", lambda point: number(offered_per_gpu(point))),
+    ]
+    if any(point and point.gpus > 1 for point in both):
+        rows.append(_row(summary, f"{per}s per server", lambda point: str(point.gpus)))
+    price = plan.box.gpu.dollars_per_hour
+    if price is not None:
+        note = f"${price:.2f} per {per}-hour"
+        rows.append(_row(summary, "$ per million out tokens", lambda point: _cost(point, price), note=note))
+    rows += [_latency_row(summary, name, slo.attainment, bound) for name, bound in slo.limits.present().items()]
+    chosen = deployed(summary)
+    holds = chosen.attainment >= slo.attainment if chosen else None
+    note = f"need {wanted_share(slo.attainment)}"
+    rows.append(_row(summary, "requests inside the SLO", lambda point: share(point.attainment), holds, note))
+    rows.append(_row(summary, f"output tok/s per {per}", lambda point: number(point.throughput_tok_s_per_gpu)))
+    rows.append(_row(summary, "output tok/s per user", lambda point: number(point.tok_s_per_user)))
+    return tuple(rows)
+
+
+def offered_per_gpu(point: Point) -> float:
+    """The load in req/s or users, per GPU."""
+    return next(iter(point.load.values())) / point.gpus
+
+
+def _row(
+    summary: Summary, label: str, show: Callable[[Point], str], holds: bool | None = None, note: str = ""
+) -> Row:
+    default, best = summary.default, summary.best
+    return Row(label, show(default) if default else "", show(best) if best else "", holds, note)
+
+
+def _latency_row(summary: Summary, metric: str, attainment: float, bound: float) -> Row:
+    chosen = deployed(summary)
+    seen = at_percentile(chosen, metric, attainment) if chosen else None
+    gaps = ", all gaps" if metric == "itl_s" else ""
+    label = f"{METRICS[metric]} {percentile_name(attainment)}{gaps}"
+    # The percentile over all gaps is shown, but a request is judged by its own gaps.
+    judged = metric != "itl_s" and seen is not None
+    is_at_limit = judged and seen is not None and bound < seen <= bound * AT_THE_LIMIT
+    holds = seen <= bound if judged and seen is not None and not is_at_limit else None
+    note = f"at its limit, {limit(bound)}" if is_at_limit else f"limit {limit(bound)}"
+    note = f"{note} each" if metric == "itl_s" else note
+    return _row(summary, label, lambda point: latency(at_percentile(point, metric, attainment)), holds, note)
+
+
+def _cost(point: Point, dollars_per_hour: float) -> str:
+    price = dollars_per_million_tokens(dollars_per_hour, point.throughput_tok_s_per_gpu)
+    return number(price, 2)
