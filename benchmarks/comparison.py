@@ -66,4 +66,4 @@ def errors(found: dict[str, float], journal: Journal) -> dict[str, float]:
 def _rate(journal: Journal) -> float:
     times = np.sort(journal.sent_s)
     low, high = np.quantile(times, (0.25, 0.75))
-    return 0.5 * len(times) / (high - low)
+    return 0.5 * len(times) / float(high - low)

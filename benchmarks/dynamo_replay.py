@@ -21,8 +21,14 @@ from dynamo.replay import run_trace_replay
 def write_step_time(path: Path, prompt_ms: float, token_ms: float) -> None:
     """A step takes `prompt_ms` if it computes prompts, and `token_ms` if anybody gets a token."""
     ends = np.array([0.0, 1e7])
-    flat = {"prefill_isl": ends, "decode_active_kv_tokens": ends, "decode_context_length": ends}
-    np.savez(path, prefill_ttft_ms=np.full(2, prompt_ms), decode_itl=np.full((2, 2), token_ms), **flat)
+    np.savez(
+        path,
+        prefill_ttft_ms=np.full(2, prompt_ms),
+        decode_itl=np.full((2, 2), token_ms),
+        prefill_isl=ends,
+        decode_active_kv_tokens=ends,
+        decode_context_length=ends,
+    )
 
 
 def replayed(case: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -33,11 +39,12 @@ def replayed(case: dict[str, Any], folder: Path) -> dict[str, float]:
     (folder / "trace.jsonl").write_text("\n".join(lines) + "\n")
     arguments = case["engine"] | {"planner_profile_data": str(folder / "steps.npz")}
     block = case["engine"]["block_size"]
-    return run_trace_replay(
+    report: dict[str, float] = run_trace_replay(
         str(folder / "trace.jsonl"),
         extra_engine_args=MockEngineArgs.from_json(json.dumps(arguments)),
         trace_block_size=block,
     )
+    return report
 
 
 def main() -> None:

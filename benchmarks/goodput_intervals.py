@@ -62,7 +62,8 @@ def coverage_of(
     pair: tuple[Case, Case], replications: int, folder: Path, workers: int
 ) -> tuple[list[Coverage], float]:
     """Coverage for both values and their paired ratio; and the median server-seconds of a confirmation."""
-    truths = tuple(truth_of(Windows(case, folder), TRUTH_TRACES) for case in pair)
+    first, second = (truth_of(Windows(case, folder), TRUTH_TRACES) for case in pair)
+    truths = (first, second)
     with ProcessPoolExecutor(workers) as pool:
         found = list(pool.map(_confirm, [pair] * replications, [truths] * replications, range(replications)))
     rows = [_of_value(pair[i], truths[i], [one.values[i] for one in found]) for i in (0, 1)]

@@ -216,7 +216,7 @@ def _table(rows: list[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def plot(found: list[Found]) -> alt.LayerChart:
+def plot(found: list[Found]) -> alt.LayerChart | alt.FacetChart:
     """Every claim by case."""
     rows = pd.DataFrame([asdict(one) for one in found])
     points = alt.Chart(rows).mark_point(size=18, opacity=0.7).encode(

@@ -59,13 +59,13 @@ class Truth:
     def slope(self) -> float:
         """What attainment loses per unit of log load at `level`."""
         share = self.attainment_at(self.level)
-        return self.power * share * (1 - share)
+        return float(self.power * share * (1 - share))
 
     @property
     def value_error(self) -> float:
         """Standard error of the value, relative to it: of the edge's load, or of the peak's attainment."""
         error = self._spread_at_level() / self.traces**0.5
-        return error / (self.slope if self.wanted > 0 else self.attainment_at(self.level))
+        return float(error / (self.slope if self.wanted > 0 else self.attainment_at(self.level)))
 
     def dispersion(self, slo: Slo) -> float:
         """Variance of a window's attainment over that of as many independent requests, at `level`."""

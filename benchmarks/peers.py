@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import httpx
 import numpy as np
@@ -24,7 +25,7 @@ Sent = tuple[bytes, float, list[float]]
 """A request's body, when it was sent, and when each of its tokens came."""
 
 
-def offered_by_httpx(job: dict, cores: str, folder: Path) -> tuple[list[Sent], float]:
+def offered_by_httpx(job: dict[str, Any], cores: str, folder: Path) -> tuple[list[Sent], float]:
     """What a process with nothing but httpx saw."""
     path = folder / "httpx.pickle"
     path.write_bytes(pickle.dumps(job))
@@ -76,10 +77,10 @@ def offered_by_guidellm(
 
 def _run(command: list[str]) -> float:
     """Run to its end, with local files only; how long its threads waited for a core, as last seen."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
     waited_s: dict[str, float] = {}
     deadline_s = perf_counter() + PATIENCE_S
-    with subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, **quiet) as process:
+    with subprocess.Popen(command, env=offline, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             if perf_counter() > deadline_s:
                 process.kill()
@@ -104,7 +105,7 @@ def _waits_s(pid: int) -> dict[str, float]:
 class _Loop:
     """Closed loop of `users`, or open loop where `arrivals_s` says when; ended after `seconds`."""
 
-    def __init__(self, job: dict, client: httpx.AsyncClient) -> None:
+    def __init__(self, job: dict[str, Any], client: httpx.AsyncClient) -> None:
         self.seen: list[Sent] = []
         self._job = job
         self._client = client
@@ -140,7 +141,7 @@ class _Loop:
                     token_s.append(at_s)
 
 
-async def _offer(job: dict) -> list[Sent]:
+async def _offer(job: dict[str, Any]) -> list[Sent]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(limits=limits, timeout=None) as client:
         loop = _Loop(job, client)

@@ -11,9 +11,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 
-from launchers.sim.settings import Policy
-from launchers.sim.steptime import StepTime
-from launchers.sim.virtual import VirtualTarget, under_policy, virtual_target
+from shipped_calibrations import KERNELS
+
+from launchers.sim.calibration import SHIPPED
+from launchers.sim.settings import Policy, settings_of
+from launchers.sim.steptime import step_time
+from launchers.sim.virtual import VirtualTarget, under_policy
+from tuner.config.calibration import Calibration
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import KnobValue
 from tuner.config.gpu import Gpu
@@ -58,19 +62,26 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What might have been taken differently: seconds added to each step, and the limit on the median TTFT."""
+    """What might have been taken differently: what an engine adds to its kernels, the limit on the median TTFT."""
 
     name: str
-    added_s: float = 0.0
+    calibration: Calibration = SHIPPED["table"]
     median_ttft_s: float = 2.0
 
 
-STATED = Assumptions("as stated")
-# Kernels alone; an engine as slow as Sarathi-Serve's may have been; the second that an arXiv prompt itself takes, so
-# that the limit is rather one on the delay before it.
+def slower(added_s: float) -> Calibration:
+    """The shipped calibration with `added_s` more in every step."""
+    shipped = SHIPPED["table"]
+    return shipped.model_copy(update={"per_step_s": shipped.per_step_s + added_s})
+
+
+STATED = Assumptions("as shipped")
+# Engines as slow as Sarathi-Serve's may have been; the second that an arXiv prompt itself takes, so that the limit is
+# rather one on the delay before it.
 OTHERS = (
-    Assumptions("2 ms less per step", added_s=-0.002),
-    Assumptions("8 ms more per step", added_s=0.008),
+    Assumptions("kernels alone", KERNELS),
+    Assumptions("2 ms more per step", slower(0.002)),
+    Assumptions("8 ms more per step", slower(0.008)),
     Assumptions("median TTFT within 3 s", median_ttft_s=3.0),
 )
 
@@ -83,21 +94,6 @@ class Job:
     workload: str
     seeds: int
     assumed: Assumptions = STATED
-
-
-@dataclass(frozen=True)
-class Slower:
-    """Another step time with `added_s` added to each step."""
-
-    steps: StepTime
-    added_s: float
-
-    @property
-    def source(self) -> str:
-        return self.steps.source
-
-    def step_s(self, *step: int) -> float:
-        return self.steps.step_s(*step) + self.added_s
 
 
 Found = dict[tuple[str, str, str, Assumptions], list[float]]
@@ -145,11 +141,10 @@ def a_target(job: Job) -> VirtualTarget:
         "gpu_memory_utilization": MEMORY_FRAC,
         "prefix_caching": "off",
     }
-    server = virtual_target(Configuration("vllm", knobs), load_model(MODEL), load(Gpu, GPU), 0.0, longest)
-    target = under_policy(server, job.row.policy)
-    return (
-        VirtualTarget(target.settings, Slower(target.steps, job.assumed.added_s)) if job.assumed.added_s else target
-    )
+    model, gpu = load_model(MODEL), load(Gpu, GPU)
+    settings = settings_of(Configuration("vllm", knobs), model, gpu, 0.0, longest)
+    steps = step_time(settings, model, gpu, job.assumed.calibration)
+    return under_policy(VirtualTarget(settings, steps), job.row.policy)
 
 
 def highest(holds_at: Callable[[int], bool], near: int) -> int:

@@ -4,6 +4,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from launchers.faults import Pattern
+from tuner.engineview import Counter, Name
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Samples of this name, summed; of those with a `label`, if one is given, only where its value is in `among`."""
+
+    name: str
+    label: str = ""
+    among: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineMetrics:
+    """Under which names an engine exports what `tuner.engineview` explains: the first that is there counts.
+
+    `queue_time` is the histogram, in seconds, of how long requests waited for their place in the batch. Where several
+    processes that serve the same requests count them, `ranks` are the labels that number them: the first one's count.
+    Of `unsaid_zeros` the engine says nothing before it has counted something.
+    """
+
+    values: Mapping[Name, tuple[Metric, ...]] = field(default_factory=dict)
+    queue_time: str = ""
+    ranks: tuple[str, ...] = ()
+    unsaid_zeros: tuple[Counter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -17,7 +42,7 @@ class Engine:
     - `cpu_flags` and `cpu_env` are needed on a box without GPUs. The flags belong to the command that is deployed
       there; a variable that the user has set himself wins.
     - `measuring_flags` and `measuring_env` are the tuner's own: no telemetry, metrics, a way to reset the cache.
-    - `reset_path` is POSTed to forget cached prefixes.
+    - `reset_path` is POSTed to forget cached prefixes. `metrics` names what is read at `metrics_path`.
     """
 
     name: str
@@ -37,5 +62,6 @@ class Engine:
     measuring_env: Mapping[str, str] = field(default_factory=dict)
     health_path: str = "/health"
     metrics_path: str = "/metrics"
+    metrics: EngineMetrics = EngineMetrics()
     ready_timeout_s: float = 1200.0
     stop_grace_s: float = 10.0

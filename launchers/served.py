@@ -11,7 +11,9 @@ import httpx
 from launchers.cpu import usable_cores
 from launchers.engine import Engine
 from launchers.ports import HOST, reserved_port
+from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
+from tuner.engineview import view_of
 from tuner.errors import MeasurementVoid
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.requestlog import RequestLog
@@ -49,19 +51,31 @@ class ServedTarget:
     serving: Serving
     server: Server
     endpoint: Endpoint
+    scraper: Scraper
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
         limit_s, cores = self.serving.send_lag_limit_s, len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self.server.check_alive, limit_s, workers)
+        supervision = Supervision(watch, self._look_at_server, limit_s, workers)
         try:
-            return replay(self.endpoint, requests, load, window, supervision)
+            return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
             self.reset_cache()
             supervision = replace(supervision, workers=more_workers(workers, cores))
-            log = replay(self.endpoint, requests, load, window, supervision)
+            log = self._replay(requests, load, window, supervision)
             return replace(log, client=log.client and replace(log.client, voided=str(void)))
+
+    def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
+        self.scraper.begin()
+        log = replay(self.endpoint, requests, load, window, supervision)
+        self.scraper.end()
+        scrapes = self.scraper.scrapes(log.began_s or 0.0)
+        return replace(log, engine=view_of(scrapes, window.warmup_s, window.end_s), scrapes=scrapes)
+
+    def _look_at_server(self) -> None:
+        self.server.check_alive()
+        self.scraper.pass_by()
 
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
@@ -104,8 +118,9 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             stop_grace_s=engine.stop_grace_s,
             cores=serving.cores,
         )
-        with running(launch) as server:
-            yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab))
+        metrics = scraping(f"{base_url}{engine.metrics_path}", engine.metrics)
+        with running(launch) as server, metrics as scraper:
+            yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab), scraper)
 
 
 def _has_reset(client: httpx.Client, url: str) -> bool:

@@ -1,7 +1,7 @@
 """SGLang, as described by its own parser and logs (0.5.14–0.5.23)."""
 
 from launchers.cpu import engine_threads, usable_cores
-from launchers.engine import Engine
+from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.faults import Pattern
 from tuner.errors import FailureKind
 
@@ -31,6 +31,30 @@ PATTERNS = (
     Pattern(r"^\w*Error: .*is not (?:supported|compatible)", FailureKind.BAD_COMBINATION),
 )
 
+# Retracted requests are prefilled again: newer versions count the cache's hits without them.
+EFFECTIVE, REALTIME = "sglang:prefill_effective_tokens_total", "sglang:realtime_tokens_total"
+HITS = ("device_hit", "host_hit", "storage_hit")
+
+# Gauges are renewed with each prompt and with every 40th step of answers: of short probes they say little.
+METRICS = EngineMetrics(
+    values={
+        "running": (Metric("sglang:num_running_reqs"),),
+        "waiting": (Metric("sglang:num_queue_reqs"),),
+        "kv_used_frac": (Metric("sglang:token_usage"),),
+        "prompt_tokens": (Metric("sglang:prompt_tokens_total"),),
+        "generated_tokens": (Metric("sglang:generation_tokens_total"),),
+        "looked_up_tokens": (Metric(EFFECTIVE), Metric(REALTIME, "mode", ("prefill_compute", "prefill_cache"))),
+        "hit_tokens": (Metric(EFFECTIVE, "mode", HITS), Metric(REALTIME, "mode", ("prefill_cache",))),
+        "preemptions": (Metric("sglang:num_retracted_requests_total"),),
+        "steps": (Metric("sglang:cuda_graph_passes_total"),),
+        "step_tokens": (Metric(REALTIME, "mode", ("prefill_compute", "decode")),),
+        "accepted_frac": (Metric("sglang:spec_accept_rate"),),
+    },
+    queue_time="sglang:queue_time_seconds",
+    ranks=("tp_rank", "pp_rank"),
+    unsaid_zeros=("preemptions",),
+)
+
 SGLANG = Engine(
     name="sglang",
     executable="sglang",
@@ -42,6 +66,7 @@ SGLANG = Engine(
     context_flag="--context-length",
     reset_path="/flush_cache",
     patterns=PATTERNS,
+    metrics=METRICS,
     model_flag=("--model-path",),
     cpu_flags=("--device", "cpu", "--max-total-tokens", str(CPU_KV_TOKENS)),
     cpu_env={"OMP_NUM_THREADS": str(engine_threads(usable_cores()))},

@@ -1,7 +1,7 @@
 """vLLM, as described by its own parser and logs (0.24–0.33)."""
 
 from launchers.cpu import engine_threads, usable_cores
-from launchers.engine import Engine
+from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.faults import Pattern
 from tuner.errors import FailureKind
 
@@ -32,6 +32,25 @@ PATTERNS = (
     Pattern(r"^NotImplementedError|^\w*Error: .*is not supported", FailureKind.BAD_COMBINATION),
 )
 
+METRICS = EngineMetrics(
+    values={
+        "running": (Metric("vllm:num_requests_running"),),
+        "waiting": (Metric("vllm:num_requests_waiting"),),
+        "kv_used_frac": (Metric("vllm:kv_cache_usage_perc"),),
+        "prompt_tokens": (Metric("vllm:prompt_tokens_total"),),
+        "generated_tokens": (Metric("vllm:generation_tokens_total"),),
+        "looked_up_tokens": (Metric("vllm:prefix_cache_queries_total"),),
+        "hit_tokens": (Metric("vllm:prefix_cache_hits_total"),),
+        "preemptions": (Metric("vllm:num_preemptions_total"),),
+        # A histogram in spite of its name. A prompt counts whole in the step that ends it.
+        "steps": (Metric("vllm:iteration_tokens_total_count"),),
+        "step_tokens": (Metric("vllm:iteration_tokens_total_sum"),),
+        "guessed_tokens": (Metric("vllm:spec_decode_num_draft_tokens_total"),),
+        "accepted_tokens": (Metric("vllm:spec_decode_num_accepted_tokens_total"),),
+    },
+    queue_time="vllm:request_queue_time_seconds",
+)
+
 VLLM = Engine(
     name="vllm",
     executable="vllm",
@@ -43,6 +62,7 @@ VLLM = Engine(
     context_flag="--max-model-len",
     reset_path="/reset_prefix_cache",
     patterns=PATTERNS,
+    metrics=METRICS,
     # Compiling for a CPU takes as long as starting twice and is not what a study on a CPU is about.
     cpu_flags=("--enforce-eager", "--kv-cache-memory-bytes", str(CPU_KV_BYTES)),
     cpu_env={

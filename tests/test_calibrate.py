@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launchers.open import open_target
-from launchers.sim.calibration import SIMULATED, calibration_for, shipped_calibration, stored
+from launchers.sim.calibration import SHIPPED, SIMULATED, calibration_for, stored
 from launchers.sim.steptime import step_time
 from launchers.sim.virtual import VirtualTarget, planned_settings
 from tests.builders import a_calibration, a_plan, a_point, a_summary, an_outcome, an_slo
@@ -92,7 +92,7 @@ def test_a_study_recovers_what_its_servers_were_calibrated_to(tmp_path, loads):
 
 
 def test_a_probe_is_replayed_with_its_own_requests_to_the_same_medians(tmp_path):
-    prior = shipped_calibration("vllm", "llama-8b", "h100")
+    prior = SHIPPED["table"]
     plan = a_study(tmp_path, calibrations={"vllm": prior})
     found = learn(plan, "vllm", measured(plan, servers(plan, prior))).comparison
     assert (found.tpot_error_before, found.ttft_error_before) == (0.0, 0.0)

@@ -1,6 +1,7 @@
 """The command line: one clear message for each mistake, instant help, and a contract on stdout."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -220,9 +221,26 @@ def test_resume_takes_the_latest_study_of_this_model_and_slo_only(folder: Path) 
 
 
 @pytest.mark.usefixtures("no_calibrations")
+@pytest.mark.parametrize(
+    "gpu, simulate, said",
+    [
+        pytest.param("h100", "virtual", r"from table .*; \+1\.\d ms per step, start 38 s", id="table"),
+        pytest.param(
+            "l40s", "virtual", r"from roofline, uncalibrated .*; \+3\.\d ms per step, start 38 s", id="roofline"
+        ),
+        pytest.param("h100", "served", r"from table .*; \+1\.\d ms per step", id="served, which starts at once"),
+    ],
+)
+def test_a_simulation_says_in_one_line_what_it_adds_to_its_kernels(gpu, simulate, said):
+    notes = plan_from(Options(model="qwen-7b", slo="chat", gpu=gpu, simulate=simulate)).notes
+    (note,) = [note for note in notes if "step times" in note]
+    assert re.fullmatch(rf"vLLM: step times {said}", note)
+
+
+@pytest.mark.usefixtures("no_calibrations")
 def test_a_simulation_says_what_calibrated_it_and_a_resumed_one_keeps_that(folder: Path) -> None:
     shipped = plan_from(Options(model="qwen-7b", slo="chat"))
-    assert any("calibrated on 30 probes of Qwen3-32B TP2 on H100" in note for note in shipped.notes)
+    assert any("calibrated on 30 probes of Qwen3-32B TP2 on H100, vLLM" in note for note in shipped.notes)
     store(a_calibration())
     planned = plan_from(Options(model="qwen-7b", slo="chat", out=folder / "mine"))
     assert any("step times from table" in note and "34 probes of a-study" in note for note in planned.notes)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, an_outcome, an_slo
+from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, a_workload, an_outcome, an_slo
 from tuner.conclude import conclude, frontier
+from tuner.config.workload import Arrivals
 from tuner.confirm import finalists
 from tuner.finalists import FinalistRun
 from tuner.goodput import level_of
@@ -89,6 +90,14 @@ def test_fresh_seeds_say_whether_a_default_that_missed_holds_the_slo(attainment:
     summary = concluded(A_MISSING_DEFAULT, CHALLENGER, measured=again + runs(3, 8.0))
     assert (summary.verdict, summary.how_sure) == ("deploy", "high")
     assert (summary.default is not None, summary.gain is not None) == (has_default, has_default)
+
+
+@pytest.mark.parametrize("default", [DEFAULT, a_miss(0)], ids=["a default that holds", "a default that missed"])
+def test_a_trace_at_a_given_speed_is_measured_again_at_that_speed_alone(default: Outcome) -> None:
+    replayed = a_workload(prompt=None, output=None, trace="t.csv", arrivals=Arrivals(kind="trace", speed=2.0))
+    chosen = finalists(a_plan(workload=replayed), {0: default, 3: CHALLENGER})
+    assert [one.trial for one in chosen] == [0, 3]
+    assert all(one.steps == "none" for one in chosen)
 
 
 def test_an_interrupted_confirmation_states_what_the_search_found() -> None:

@@ -31,6 +31,10 @@ ONE_SHAPE = "prompt: give either p50 and p90, or mean and sd, or fixed"
                      "one", id="no cv"),
         pytest.param({**PLAIN, "arrivals": {"cv": 2}}, "arrivals: gamma arrivals need cv, and only they have one",
                      id="cv without gamma"),
+        pytest.param({**PLAIN, "arrivals": {"ramp": {"users": 9}}}, "arrivals: only closed arrivals have a ramp: it "
+                     "is one of users", id="a ramp of a rate"),
+        pytest.param({**PLAIN, "arrivals": {"speed": 2}}, "arrivals: only arrivals of kind trace have a speed",
+                     id="speed without a trace"),
         pytest.param({**PLAIN, "shared": {"documents": 3}}, "shared: documents, document_tokens and "
                      "documents_per_request go together", id="documents without sizes"),
         pytest.param({**PLAIN, "acceptance": {"ngram": 1.1}}, "acceptance.ngram: give a chance from 0 to 1, or a "

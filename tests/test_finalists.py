@@ -167,3 +167,10 @@ def test_a_ratio_is_paired_by_seed() -> None:
     assert ratio == pytest.approx(1.2)
     assert (low, high) == pytest.approx((1.2, 1.2))
     assert per_seed == pytest.approx([1.2] * 5)
+
+
+def test_a_level_at_which_a_seed_had_no_good_request_does_not_hold_even_where_any_attainment_will_do() -> None:
+    finalist = Finalist(3, 10.0, 1, steps="none")
+    bad = a_score(10.0, attainment=0.0)
+    runs = [FinalistRun(3, 0, 10.0, a_score(10.0, attainment=0.01)), FinalistRun(3, 1, 10.0, bad)]
+    assert not value_of(finalist, runs, 0.0).holds

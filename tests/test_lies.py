@@ -38,7 +38,7 @@ def windows(batch: int, rate_rps: float, window_s: float, traces: int, slo: Slo 
 
 def test_a_short_window_overstates_what_an_overloaded_server_holds() -> None:
     short, long = (np.mean(attainments(BATCH, 80.0, window_s, traces=3)) for window_s in (3.0, 60.0))
-    assert short > 0.9 and long < 0.5
+    assert short > 0.85 and long < 0.6
 
 
 def test_near_capacity_requests_share_their_fate_and_a_probe_says_so() -> None:

@@ -21,8 +21,9 @@ from tuner.errors import FailureKind, MeasurementVoid, ServerFailed
 from tuner.load.offer import REFUSAL_PAUSE_S
 from tuner.load.replay import Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog, Status
-from tuner.requests import Requests, Segment
+from tuner.requests import Message, Requests, Segment
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
+from tuner.workload.chats import chat_segments
 
 OUTPUT_TOKENS = 5
 TIMEOUT_S = 1.0
@@ -118,6 +119,30 @@ def test_prompts_that_begin_alike_are_known_to_be_reusable(server):
     assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, PLAIN, 0, 0]
 
 
+def test_real_text_goes_through_chat_completions_and_is_counted_by_the_server(server):
+    journal(server)
+    chats = (
+        (Message("user", "Why?"),),
+        (Message("system", "Be brief."), Message("user", "Wie heißt du?")),
+        (Message("system", "Be brief."), Message("user", "And now?")),
+    )
+    segments = chat_segments(chats)
+    estimated = tuple(sum(segment.tokens for segment in prompt) for prompt in segments)
+    log = run(server, replace(requests_for(*estimated), segments=segments, chats=chats), ClosedLoop(1))
+    bodies = [entry["body"] for entry in journal(server)["entries"]]
+    assert [body["messages"] for body in bodies] == [
+        [{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats
+    ]
+    assert all(body["max_tokens"] == OUTPUT_TOKENS and body["ignore_eos"] for body in bodies)
+    assert not any("return_token_ids" in body for body in bodies), "SGLang refuses it in a streamed chat"
+    assert (log.status == Status.OK).all()
+    assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS] * 3
+    assert log.prompt_tokens.tolist() == [fake.CHAT_TOKENS, 2 * fake.CHAT_TOKENS, 2 * fake.CHAT_TOKENS]
+    # Of 6 estimated tokens the third prompt shares 3, which is half of what the server counts.
+    assert estimated == (1, 7, 5)
+    assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, 0, 36]
+
+
 @pytest.fixture(scope="module")
 def mixed(server: str) -> Callable[[int], tuple[Status, int]]:
     """One probe of everything a server can do wrong: what became of the request with this prompt length."""
@@ -203,6 +228,18 @@ def test_a_closed_loop_keeps_exactly_its_users_in_flight(server):
     in_flight = [int(((log.sent_s <= at) & (at < log.ended_at_s)).sum()) for at in np.sort(log.sent_s)]
     assert in_flight[:9] == [1, 2] + [3] * 7
     assert log.due_s[3:].tolist() == sorted(log.ended_at_s)[:9]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_of_a_ramp_join_one_by_one(server, workers):
+    load, window = ClosedLoop(4, joining_s=0.3), a_window(measure_s=1.2)
+    log = run(server, requests_for(*[PLAIN] * 200), load, window, workers=workers)
+    for users in range(1, 5):
+        at_s = 0.3 * users - 0.05
+        assert ((log.due_s <= at_s) & ~(log.ended_at_s <= at_s)).sum() <= users
+    assert log.due_s.min() == 0
+    assert [round(float(log.due_s[log.due_s >= 0.3 * user].min()), 6) for user in range(1, 4)] == [0.3, 0.6, 0.9]
+    assert (log.status[log.counted] == Status.OK).all()
 
 
 def test_no_request_waits_in_the_client_for_another_to_end(server):

@@ -21,11 +21,13 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
+from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, EngineMissing, MeasurementVoid
 from tuner.load.replay import more_workers
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests, Segment
+from tuner.score import score
 from tuner.target import ClosedLoop, Window
 
 FAKE_ENGINE = Path(__file__).parent / "fakes" / "fake_engine.py"
@@ -105,6 +107,29 @@ def test_a_target_replays_requests_and_its_clock_goes_on(vllm, tmp_path):
     assert (log.status[log.counted] == Status.OK).all()
 
 
+def test_a_probe_knows_what_the_engine_says_of_itself(vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_ENGINE_METRICS", "1")
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        for _ in range(2):
+            log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+            first, last = log.scrapes[0], log.scrapes[-1]
+            assert first.at_s < 0 and last.at_s > 0.3
+            assert log.engine is not None
+            assert log.engine.scrapes == len(log.scrapes)
+            # The second look is the last one before the window begins.
+            assert log.engine.running is None or log.engine.running == 2
+            assert log.engine.preemptions and log.engine.preemptions > 0
+            assert last.values["preemptions"] - first.values["preemptions"] == len(log.scrapes) - 1
+
+
+def test_a_server_without_metrics_is_asked_for_them_once(vllm, tmp_path):
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        for _ in range(2):
+            log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
+            assert log.engine is None and log.scrapes == ()
+        assert httpx.get(f"{target.endpoint.base_url}/looks", timeout=30).text == "1"
+
+
 def test_a_cache_is_reset_when_the_engine_says_so_and_not_when_it_refuses(vllm, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_ENGINE_REFUSALS", "2")
     with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
@@ -165,6 +190,26 @@ def test_every_engine_can_be_simulated_as_a_server_process(engine, tmp_path):
         log = target.replay(some_requests(60), ClosedLoop(2), Window(0.0, 0.3, 5.0), lambda _log: None)
     assert (log.status[log.counted] == Status.OK).all()
     assert log.counted.any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_cache_that_an_earlier_probe_has_filled_is_seen(engine, tmp_path):
+    plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "served"))
+    n, load_, leftovers = 200, ClosedLoop(2), []
+    requests = replace(
+        some_requests(n), prompt_tokens=np.full(n, 400), segments=tuple((Segment(i, 400),) for i in range(n))
+    )
+    with open_target(plan, Configuration(engine, {"prefix_caching": "on"}), (0,), tmp_path) as target:
+        for reset in (True, False, True):
+            if reset:
+                target.reset_cache()
+            log = target.replay(requests, load_, Window(0.0, 0.4, 5.0), lambda _log: None)
+            health = score(log, load_, Limits()).health
+            assert health is not None
+            leftovers.append(health.leftover_frac)
+    clean, spoilt, clean_again = leftovers
+    assert clean == clean_again == 0
+    assert spoilt > 0.5
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -22,8 +22,9 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.errors import FailureKind, ServerFailed
 from tuner.requestlog import Status
-from tuner.requests import Requests, Segment
+from tuner.requests import Message, Requests, Segment
 from tuner.target import ClosedLoop, Window
+from tuner.workload.chats import chat_segments, prompt_lengths
 
 ROOT = Path(__file__).parent.parent
 OUTPUT_TOKENS = 16
@@ -95,10 +96,66 @@ def test_a_real_server_says_what_its_prefix_cache_had_of_a_prompt(engine, target
 
 
 @real_engines
-def test_a_real_server_resets_its_prefix_cache_and_exports_metrics(engine, target):
+def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
     target.reset_cache()
-    metrics = httpx.get(f"{target.endpoint.base_url}{ENGINES[engine].metrics_path}", timeout=30).text
-    assert f"{engine}:num_" in metrics
+    log = target.replay(some_requests(2000), ClosedLoop(4), Window(0.5, 12.0, 30.0), lambda _log: None)
+    view, description = log.engine, ENGINES[engine]
+    assert view is not None and view.scrapes >= 3
+    text = httpx.get(f"{target.endpoint.base_url}{description.metrics_path}", timeout=30).text
+    exported = {line.partition("{")[0] for line in text.splitlines()}
+    speculation = {"guessed_tokens", "accepted_tokens"}
+    for name, sources in description.metrics.values.items():
+        is_there = any(source.name in exported for source in sources)
+        assert is_there or name in speculation or name in description.metrics.unsaid_zeros, name
+    assert f"{description.metrics.queue_time}_bucket" in exported
+    # SGLang renews its gauges with each prompt and 40th step, and rounds the cache's use to percents.
+    least = 1 if engine == "vllm" else 0
+    assert view.running is not None and least <= view.running <= 4
+    assert view.waiting == 0 and view.preemptions == 0
+    assert view.kv_peak_frac is not None and 0 <= view.kv_peak_frac < 1
+    assert view.accepted_frac is None
+    assert view.step_tokens is not None and 1 < view.step_tokens < 512
+    assert view.queue_p50_s is not None and view.queue_p50_s < 1
+    assert view.generated_tokens is not None
+    assert view.generated_tokens >= log.output_tokens[log.counted].sum()
+    assert view.cache_hit_frac is not None and view.cache_hit_frac < 0.01
+
+
+def some_chats(n: int) -> Requests:
+    """Conversations that a model can copy from, of about 100 tokens; the first half of each is the same."""
+    rules = "You are a helpful assistant. Answer in short sentences, one after the other. " * 4
+    chats = tuple(
+        (Message("system", rules), Message("user", f"Count from {row} on: 1 2 3 4 1 2 3 4 1 2 3 4"))
+        for row in range(n)
+    )
+    requests = some_requests(n)
+    return replace(requests, prompt_tokens=prompt_lengths(chats), segments=chat_segments(chats), chats=chats)
+
+
+@real_engines
+def test_a_real_server_answers_chats_of_real_text(engine, target):
+    target.reset_cache()
+    requests = some_chats(200)
+    log = target.replay(requests, ClosedLoop(4), Window(0.5, 2.0, 30.0), lambda _log: None)
+    counted = log.counted
+    assert counted.sum() > 0
+    assert (log.status[counted] == Status.OK).all(), log.errors
+    assert (log.output_tokens[counted] == OUTPUT_TOKENS).all()
+    assert (np.diff(log.chunk_start)[counted] > 0).all()
+    # Counted by the server: not what was estimated, but of that size.
+    ratio = log.prompt_tokens[counted] / requests.prompt_tokens[log.request][counted]
+    assert (ratio > 0.3).all() and (ratio < 10).all() and (ratio != 1).any()
+    assert log.reusable_tokens is not None and (log.reusable_tokens[1:] > 0).all()
+
+
+def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
+    with open_real("vllm", tmp_path, speculation="ngram-3") as target:
+        # The first guesses wait for their code to be compiled.
+        for measure_s in (15.0, 3.0):
+            log = target.replay(some_chats(300), ClosedLoop(2), Window(0.0, measure_s, 60.0), lambda _log: None)
+    assert (log.status[log.counted] == Status.OK).all(), log.errors
+    assert log.engine is not None and log.engine.accepted_frac is not None
+    assert 0 <= log.engine.accepted_frac <= 1
 
 
 @real_engines

@@ -17,11 +17,16 @@ from tests.studies import (
     inconclusive,
 )
 from tuner import record
+from tuner.configuration import Configuration
+from tuner.engineview import EngineView
 from tuner.finalists import FinalistRun
 from tuner.report import write_report
 from tuner.report.dots import load_dots, rivals, search_dots
+from tuner.report.inside import efficiency
 from tuner.report.page import page as render
 from tuner.report.study import Cast, Study
+from tuner.requestlog import ClientHealth
+from tuner.score import Health
 from tuner.target import ClosedLoop, OpenLoop
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -144,6 +149,36 @@ def test_a_section_without_anything_to_show_is_left_out(name, sections):
     assert found == sections
 
 
+def test_what_the_engine_said_of_itself_is_a_table_of_the_trials_that_it_said_it_of():
+    summary, (default, miss, *others), plan = deploy()
+    view = EngineView(scrapes=90, running=31.5, waiting=0.0, kv_peak_frac=0.71, step_tokens=2048.0, queue_p50_s=0.004)
+    health = Health(ClientHealth(0.001, 0.2, 0.4, 2, 0.3), 8, 8, 8, reusable_frac=0.25, cached_frac=0.24)
+    default = replace(default, best=a_score(engine=view, health=health))
+    text = render(Study(summary, [default, miss, *others], plan, values={}))
+    section = text[text.index('id="engine"') : text.index('id="all"')]
+    cells = re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", section)
+    headings, rows = cells[:9], cells[9:]
+    assert headings == [
+        "id", "configuration", "running", "waiting", "median wait", "tokens per step", "batching efficiency",
+        "KV cache, peak", "hits designed",
+    ]  # fmt: skip
+    assert rows == ["t0, default", "(engine default)", "32", "0", "4.00 ms", "2,050", "25.0 %", "71.0 %", "25.0 %"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "step_tokens", "expected"),
+    [
+        ({"token_budget": 8192}, 2048.0, 0.25),
+        ({"token_budget": -1}, 2048.0, None),
+        ({}, 2048.0, None),
+        ({"token_budget": 8192}, None, None),
+    ],
+)
+def test_batching_efficiency_needs_a_budget_and_a_batch(knobs, step_tokens, expected):
+    outcome = an_outcome(0, Configuration("vllm", knobs))
+    assert efficiency(outcome, EngineView(step_tokens=step_tokens)) == expected
+
+
 def test_fresh_runs_of_the_finalists_are_drawn(tmp_path):
     for replicate in range(3):
         for trial, rate in ((0, 7.0), (0, 7.35), (21, 7.0), (21, 7.35)):
@@ -228,3 +263,14 @@ def test_an_unseen_percentile_is_a_dash(tmp_path):
     blind = a_point(ttft_s=None, itl_s=None, tpot_s=None)
     summary, outcomes, plan = deploy()
     assert "TTFT p99 — of 200 ms" in page((replace(summary, best=blind), outcomes, plan), tmp_path)
+
+
+def test_a_simulation_says_where_its_step_times_are_from_and_what_starting_takes(tmp_path):
+    summary, outcomes, plan = deploy()
+    virtual = replace(plan, box=replace(plan.box, simulation="virtual"))
+    assert re.search(
+        r"step times from [^;]*; \+\d\.\d ms per step, start \d+ s", page((summary, outcomes, virtual), tmp_path)
+    )
+    assert "ms per step" not in page(
+        (summary, outcomes, replace(plan, box=replace(plan.box, simulation=None))), tmp_path
+    )

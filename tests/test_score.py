@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.logs import a_log
 from tuner.config.slo import Limits
-from tuner.requestlog import ClientHealth, Status
+from tuner.engineview import EngineView
+from tuner.requestlog import ClientHealth, RequestLog, Status
 from tuner.score import Health, has_long_gaps, latencies, own_itl_s, score
 from tuner.target import ClosedLoop, OpenLoop
 
@@ -112,6 +113,39 @@ def test_a_server_that_does_not_say_what_it_had_cached_has_no_share_of_it() -> N
     health = score(a_log([(0.0, (0.5,))], client=CLIENT), OPEN, Limits()).health
     assert health
     assert (health.reusable_frac, health.cached_frac) == (None, None)
+
+
+def _a_log_of_20_000_prompt_tokens(**overrides: object) -> RequestLog:
+    """100 requests that share nothing."""
+    alike = {"prompt_tokens": np.full(100, 200), "reusable_tokens": np.zeros(100, dtype=np.int64), "client": CLIENT}
+    return a_log([(0.0, (0.5, 0.6))] * 100, **(alike | overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "leftover_frac"),
+    [
+        pytest.param({"cached_tokens": np.full(100, 160)}, 0.8, id="another probe's prompts"),
+        pytest.param(
+            {"cached_tokens": np.full(100, 160), "reusable_tokens": np.full(100, 160)}, 0.0, id="as designed"
+        ),
+        pytest.param({"cached_tokens": np.full(100, 32)}, 0.0, id="the chat's template"),
+        pytest.param({"cached_tokens": np.repeat([200, 0], [4, 96])}, 0.0, id="too few to matter"),
+        pytest.param({"cached_tokens": np.repeat([200, 0], [30, 70])}, 0.3, id="a part of them"),
+        pytest.param({"engine": EngineView(cache_hit_frac=0.9)}, 0.26, id="only the engine's counters say so"),
+        pytest.param({"engine": EngineView(cache_hit_frac=0.3)}, 0.0, id="counters that a template explains"),
+        pytest.param({"engine": EngineView()}, 0.0, id="nothing is known"),
+    ],
+)
+def test_hits_that_the_workload_did_not_design_are_another_probes_leftovers(
+    overrides: dict[str, object], leftover_frac: float
+) -> None:
+    health = score(_a_log_of_20_000_prompt_tokens(**overrides), OPEN, Limits()).health
+    assert health and health.leftover_frac == pytest.approx(leftover_frac)
+
+
+def test_what_the_engine_said_stands_beside_the_score() -> None:
+    view = EngineView(scrapes=3, running=4.0)
+    assert score(a_log([(0.0, (0.5,))], engine=view), OPEN, Limits()).engine is view
 
 
 def test_in_virtual_time_there_is_no_client_whose_health_could_fail() -> None:

@@ -1,44 +1,48 @@
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from launchers.sim.calibration import DEFAULT, calibration_for, shipped_calibration, store, store_folder, stored
+from launchers.sim.calibration import SHIPPED, calibration_for, store, store_folder, stored
 from tests.builders import a_calibration
+from tuner.config.calibration import Calibration
 from tuner.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("no_calibrations")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def factors(one: Calibration) -> tuple[float, float, float]:
+    return one.per_step_s, one.prefill_scale, one.decode_scale
 
 
 def looked_up(version: str | None = None, *, model: str = "qwen-7b"):
     return calibration_for("vllm", model, "h100", version=version)
 
 
-@pytest.mark.parametrize(
-    "engine, model, gpu, found_model",
-    [
-        pytest.param("vllm", "qwen3-32b", "h100", "qwen3-32b", id="this model"),
-        pytest.param("vllm", "llama-8b", "h100", "qwen3-32b", id="another model on the same engine and GPU"),
-        pytest.param("vllm", "qwen3-32b", "h200", "any", id="no measurement on this GPU"),
-        pytest.param("sglang", "qwen3-32b", "h100", "any", id="no measurement of this engine"),
-    ],
-)
-def test_the_nearest_shipped_calibration_is_taken(engine, model, gpu, found_model):
-    assert shipped_calibration(engine, model, gpu).model == found_model
+@pytest.mark.parametrize("over", ["table", "roofline"])
+def test_what_is_shipped_is_what_the_rule_gives_on_the_measured_rows(over, monkeypatch):
+    """Else run `python benchmarks/simulator_fidelity.py --write-shipped`, and the benchmarks that rest on it."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    shipped, again = SHIPPED[over], import_module("shipped_calibrations").refitted(over)
+    assert factors(again) == pytest.approx(factors(shipped), rel=0.002)
+    same = {"rule", "measured", "probes", "engine", "version", "model", "gpu", "over"}
+    assert again.model_dump(include=same) == shipped.model_dump(include=same)
 
 
-def test_the_default_scales_no_kernels():
-    assert (DEFAULT.prefill_scale, DEFAULT.decode_scale) == (1.0, 1.0)
-    assert 0.0005 < DEFAULT.per_step_s < 0.005
+def test_over_a_roofline_nothing_is_shipped_but_a_time_per_step():
+    assert factors(SHIPPED["roofline"])[1:] == (1.0, 1.0)
 
 
 def test_what_a_study_taught_is_used_for_the_same_engine_model_and_gpu_only():
-    assert looked_up() == shipped_calibration("vllm", "qwen-7b", "h100")
+    assert looked_up() == SHIPPED["table"]
     own = a_calibration()
     path = store(own)
     assert json.loads(path.read_text())["probes"] == 34
     assert looked_up() == own
-    assert looked_up(model="llama-8b") == shipped_calibration("vllm", "llama-8b", "h100")
+    assert looked_up(model="llama-8b") == SHIPPED["table"]
 
 
 def test_of_several_versions_the_same_one_is_taken_else_the_last_fitted():

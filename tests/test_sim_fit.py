@@ -69,6 +69,13 @@ def test_few_and_one_sided_probes_move_only_what_they_speak_of():
     assert fit([], PRIOR) == PRIOR
 
 
+def test_a_factor_without_a_spread_is_held():
+    probes = probes_of(a_calibration(per_step_s=0.004, prefill_scale=1.2), LOADS[:2])
+    found = fit(probes, PRIOR, (0.7, 0.0, 0.0))
+    assert factors(found)[1:] == [1.0, 1.0]
+    assert found.per_step_s > 1.5 * PRIOR.per_step_s
+
+
 def test_one_spoilt_probe_among_many_hardly_counts():
     probes = probes_of(PRIOR)
     spoilt = [replace(probes[0], tpot_s=10 * probes[0].tpot_s), *probes[1:]]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -185,14 +186,32 @@ def test_it_says_of_every_step_how_late_it_was(tmp_path):
 
 def test_a_repeated_prompt_hits_the_prefix_cache_until_that_is_reset(server):
     prompt = list(range(5000, 5160))
-    hits, said = [], []
+    hits, said = [server.metrics()["vllm:prefix_cache_hits_total"]], []
     for _ in range(2):
         assert server.client.post("/reset_prefix_cache").json() == {"success": True}
         for _ in range(2):
             *_, usage, _ = server.events(prompt=prompt)
             said.append(usage["usage"]["prompt_tokens_details"]["cached_tokens"])
             hits.append(server.metrics()["vllm:prefix_cache_hits_total"])
-    assert hits == said == [0, 144, 0, 144]
+    assert [after - before for before, after in pairwise(hits)] == said == [0, 144, 0, 144]
+
+
+def test_it_counts_steps_tokens_and_waits_as_the_engine_does(server):
+    before = server.metrics()
+    server.events(prompt=list(range(9000, 9100)), max_tokens=4)
+    risen = {name: value - before[name] for name, value in server.metrics().items()}
+    assert risen["vllm:iteration_tokens_total_count"] == 4
+    assert risen["vllm:iteration_tokens_total_sum"] == 104
+    assert risen["vllm:request_queue_time_seconds_count"] == 1
+
+
+def test_guesses_and_those_that_were_right_are_counted(tmp_path):
+    speculation = '{"method": "ngram", "num_speculative_tokens": 3}'
+    with serving(tmp_path, "vllm", "--speculative-config", speculation, "--sim-acceptance", "1.0") as server:
+        server.events(max_tokens=9)
+        after = server.metrics()
+    assert after["vllm:spec_decode_num_draft_tokens_total"] == 6
+    assert after["vllm:spec_decode_num_accepted_tokens_total"] == 6
 
 
 def test_a_client_that_leaves_frees_its_place(tmp_path):

@@ -16,6 +16,7 @@ CONTEXT = 1024
 
 
 OVERHEAD_ONLY = a_calibration(per_step_s=0.002)
+KERNELS_ALONE = a_calibration(per_step_s=1e-9)
 
 
 def a_step_time(
@@ -138,6 +139,65 @@ def test_a_calibration_adds_its_time_per_step_and_scales_each_kind_of_step(gpu, 
     scaled_ms = one.step_s(*mixed) * 1e3 - 3
     assert 1.5 * plain.step_s(*mixed) * 1e3 < scaled_ms < 2 * plain.step_s(*mixed) * 1e3
     assert plain.step_s(*answers) < plain.step_s(*mixed)
+
+
+FASTER = 0.97
+"""Kernels that differ by less are taken to be equally fast: a table's cells are known to about a percent."""
+
+
+@pytest.mark.parametrize("model, tp", [("qwen-7b", 1), ("qwen-7b", 4), ("llama-8b", 2), ("llama-70b", 8)])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        pytest.param(("h200", "vllm"), ("h100", "vllm"), id="GPUs under vLLM"),
+        pytest.param(("h200", "sglang"), ("h100", "sglang"), id="GPUs under SGLang"),
+        pytest.param(("h100", "vllm"), ("h100", "sglang"), id="engines on H100"),
+        pytest.param(("h200", "vllm"), ("h200", "sglang"), id="engines on H200"),
+        pytest.param(("a100", "vllm"), ("h100", "vllm"), id="A100 and H100"),
+    ],
+)
+def test_as_shipped_engines_and_gpus_rank_as_their_kernels_do(model, tp, one, other):
+    kernels = [a_step_time(model, gpu, engine, KERNELS_ALONE, tp=tp) for gpu, engine in (one, other)]
+    shipped = [a_step_time(model, gpu, engine, tp=tp) for gpu, engine in (one, other)]
+    compared = 0
+    for prompt in (0, 512, 2048, 8192):
+        for answers in (1, 8, 64, 256) if prompt == 0 else (0, 8, 64, 256):
+            step = (prompt, 0, min(prompt, 1), answers, answers * CONTEXT)
+            first_s, second_s = (steps.step_s(*step) for steps in kernels)
+            if not FASTER < first_s / second_s < 1 / FASTER:
+                compared += 1
+                assert (shipped[0].step_s(*step) < shipped[1].step_s(*step)) == (first_s < second_s), step
+    assert compared
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("model", ["qwen-7b", "llama-8b", "llama-70b"])
+@pytest.mark.parametrize("tp", [1, 2, 4])
+def test_as_shipped_an_h200_is_no_slower_at_answering_than_an_h100(model, engine, tp):
+    if (model, tp) == ("llama-70b", 1):
+        tp = 8
+    newer, older = (a_step_time(model, gpu, engine, tp=tp) for gpu in ("h200", "h100"))
+    for answers in (1, 8, 64, 256):
+        assert decode_ms(newer, answers) <= 1.005 * decode_ms(older, answers)
+
+
+@pytest.mark.parametrize(
+    "knobs, calibration, believed",
+    [
+        pytest.param({}, None, True, id="table as shipped"),
+        pytest.param({"kv_cache_dtype": "fp8"}, None, False, id="roofline as shipped"),
+        pytest.param({"kv_cache_dtype": "fp8"}, a_calibration(), False, id="roofline, but tables were fitted"),
+        pytest.param({"kv_cache_dtype": "fp8"}, a_calibration(over="roofline"), True, id="roofline that was fitted"),
+    ],
+)
+def test_a_roofline_counts_as_calibrated_once_it_was_fitted(knobs, calibration, believed):
+    assert a_step_time(calibration=calibration, **knobs).is_calibrated is believed
+
+
+def test_drafting_takes_its_time_only_where_somebody_is_answered():
+    plain, guessing = (a_step_time(gpu="l40s", speculation=choice) for choice in ("off", "draft-3"))
+    assert prefill_ms(guessing, 512) == prefill_ms(plain, 512)
+    assert decode_ms(guessing, 1) > decode_ms(plain, 1) + 0.5
 
 
 def test_scales_that_were_fitted_over_tables_say_nothing_about_a_roofline():

@@ -70,6 +70,40 @@ def test_closed_loop_users_ask_again_as_soon_as_they_are_answered():
     assert running.sum() == 8
 
 
+def test_the_engines_view_is_that_of_its_scheduler():
+    log = a_target().replay(some_requests(200, output=32), ClosedLoop(8), Window(0.0, 3.0, 30.0), never)
+    view = log.engine
+    assert view is not None and view.scrapes == 0
+    assert view.preemptions == 0
+    assert view.cache_hit_frac is None
+    # 8 requests of 1056 tokens hold 66 blocks each at the end.
+    assert view.kv_peak_frac == pytest.approx(8 * 66 / a_target().settings.blocks, rel=0.05)
+    assert 8 < view.step_tokens < 8192
+    assert (view.running, view.waiting, view.queue_p50_s, view.accepted_frac) == (None,) * 4
+
+
+def test_a_cramped_server_says_how_often_it_preempted():
+    roomy = a_target()
+    cramped = VirtualTarget(replace(roomy.settings, kv_tokens=150 * 16), roomy.steps)
+    view = cramped.replay(some_requests(60, output=256), OpenLoop(20.0), WINDOW, never).engine
+    assert view is not None and view.preemptions > 0
+    assert view.kv_peak_frac > 0.95
+
+
+def test_speculation_says_how_often_it_guessed_right():
+    target = a_target(speculation="ngram-3")
+    view = target.replay(some_requests(400), OpenLoop(5.0), WINDOW, never).engine
+    assert view is not None
+    # Each of three guesses counts only if those before it did.
+    assert view.accepted_frac == pytest.approx((0.6 + 0.36 + 0.216) / 3, abs=0.03)
+
+
+def test_shared_prefixes_are_hits_in_the_engines_view():
+    log = a_target().replay(build(load(Workload, "rag"), 1, 400), OpenLoop(2.0), WINDOW, never)
+    assert log.engine is not None and log.engine.cache_hit_frac is not None
+    assert 0.2 < log.engine.cache_hit_frac < 0.6
+
+
 def test_later_turns_of_a_session_are_due_after_the_answer_and_a_pause():
     requests = replace(
         some_requests(6, output=8),

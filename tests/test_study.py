@@ -21,9 +21,12 @@ from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.events import ConfirmProgress, Event, StudyEnded, StudyStarted, TrialEnded
+from tuner.goodput import level_of
 from tuner.record import summary_as_data
 from tuner.study import StudyOptions, run_study
 from tuner.summary import Summary
+from tuner.target import ClosedLoop, OpenLoop
+from tuner.wording.conclusion import cautions
 
 QUICK_SLO = """
 title: quick
@@ -227,8 +230,40 @@ def test_offline_and_closed_loop_workloads_are_valued_too(arrivals: str, tmp_pat
     workload.write_text(
         f"title: w\nsource: a test\nprompt: {{fixed: 128}}\noutput: {{fixed: 16}}\narrivals: {{kind: {arrivals}}}\n"
     )
-    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=0.0))
+    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=0.0, slo_scale=10))
     assert summary.best is not None and "users" in summary.best.load
+
+
+def test_a_ramp_keeps_its_best_step_and_measures_it_again(tmp_path: Path) -> None:
+    workload = tmp_path / "ramp.yaml"
+    workload.write_text(
+        "title: w\nsource: a test\nprompt: {fixed: 128}\noutput: {fixed: 16}\n"
+        "arrivals: {kind: closed, ramp: {every_s: 1, users: 8}}\n"
+    )
+    plan = a_plan(tmp_path, workload=str(workload), trials=2)
+    summary = a_run(plan)
+    first, _ = record.read_outcomes(plan.out)
+    assert [probe.load for probe in first.probes] == [ClosedLoop(users) for users in range(1, 9)]
+    assert first.best is not None
+    assert first.best.goodput_rps == max(one.goodput_rps for one in first.probes if one.attainment >= 0.9)
+    assert {run.rate for run in record.read_runs(plan.out)} >= {float(level_of(first.best.load))}
+    assert any("too good by chance" in said for said in cautions(summary, plan))
+
+
+def test_a_trace_is_replayed_at_the_given_multiple_of_its_own_speed(tmp_path: Path) -> None:
+    rows = [f"2023-11-16 18:17:{second:02d}.5,256,32" for second in range(41)]
+    (tmp_path / "trace.csv").write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    workload = tmp_path / "replayed.yaml"
+    workload.write_text(
+        f"title: w\nsource: a test\ntrace: {tmp_path / 'trace.csv'}\narrivals: {{kind: trace, speed: 2.5}}\n"
+    )
+    plan = a_plan(tmp_path, workload=str(workload), trials=2)
+    assert plan.workload.trace_rate_rps == 1.0
+    summary = a_run(plan)
+    assert {probe.load for one in record.read_outcomes(plan.out) for probe in one.probes} == {OpenLoop(2.5)}
+    assert {run.rate for run in record.read_runs(plan.out)} == {2.5}
+    assert summary.best is not None and summary.best.load == {"rate_rps": 2.5}
+    assert any("2.5 times its own speed" in said for said in cautions(summary, plan))
 
 
 def test_a_killed_tuner_leaves_no_worker_and_resumes_with_every_finished_trial(tmp_path: Path) -> None:

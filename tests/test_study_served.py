@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from tests.processes import marked, until
 from tuner import record
 
@@ -74,6 +76,13 @@ def test_a_tuner_killed_in_mid_trial_leaves_no_server_and_its_study_is_resumed(t
     assert outcome.best and outcome.best.attainment > 0.8
     assert all(probe.health and probe.health.cached_frac is not None for probe in outcome.probes)
     assert (tmp_path / "study" / "trials" / f"{outcome.trial:04d}" / "server.log").stat().st_size > 0
+    assert outcome.best.engine and outcome.best.engine.scrapes > 0
+    assert outcome.capacity_by == "queue_time"
+    scrapes = pq.read_table(tmp_path / "study" / "trials" / f"{outcome.trial:04d}" / "metrics.parquet").to_pydict()
+    assert {"running", "queue_counts", "hit_tokens"} <= set(scrapes)
+    assert scrapes["generated_tokens"] == sorted(scrapes["generated_tokens"])
+    assert set(scrapes["probe"]) == set(range(max(scrapes["probe"]) + 1))
+    assert "What did the engine do?" in (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
     (comparison,) = record.read_summary(tmp_path / "study").simulation
     assert comparison.probes > 0 and comparison.calibration
     assert comparison.kept is None and not (tmp_path / "data").exists(), "a simulation teaches nothing of the engine"

@@ -201,6 +201,14 @@ def test_a_limit_is_marked_by_what_is_deployed():
     assert rows["requests inside the SLO"].holds is True
 
 
+def test_a_limit_that_grows_with_the_prompt_is_said_whole_and_held_against_no_percentile():
+    aware = an_slo(limits=Limits(ttft_s=0.2, ttft_s_per_prompt_token=0.0004))
+    slow = a_point(ttft_s=a_score().ttft_s.__class__(0.1, 0.2, 0.3))
+    rows = {row.label: row for row in comparison(a_summary(best=slow), a_plan(slo=aware))}
+    assert rows["TTFT p99"].holds is None
+    assert rows["TTFT p99"].note == "limit 200 ms + 0.400 ms per prompt token"
+
+
 def test_what_breaks_counts_limits_and_failures():
     assert what_breaks([a_miss(0), a_miss(1), a_crash(2)]) == "TTFT in 2 of 2 that ran, 1 out of memory"
     assert what_breaks([]) == "nothing was measured"

@@ -28,7 +28,7 @@ def _lists(requests: Requests, rows: int) -> dict[str, Any]:
     return {
         name: value[:rows].tolist() if isinstance(value, np.ndarray) else value[:rows]
         for name, value in values.items()
-        if name not in {"seed", "unit_gaps"}
+        if name not in {"seed", "unit_gaps"} and value is not None
     }
 
 

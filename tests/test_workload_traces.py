@@ -57,7 +57,7 @@ def _file(folder: Path, text: str, name: str = "trace.csv") -> Path:
         pytest.param(BURSTGPT, [472, 417], [18, 505], [0, 105], id="BurstGPT, without the failed request"),
         pytest.param(BATCHES, [1000, 700, 600, 1024, 512], [5, 6, 7, 8, 9], [0, 1, 2, 3, 6],
                      id="Mooncake, its batches spread out"),
-        pytest.param(SHAREGPT, [100, 1], [3, 10], None, id="ShareGPT, first exchanges, four characters a token"),
+        pytest.param(SHAREGPT, [100, 1], [3, 10], None, id="ShareGPT, first exchanges, four bytes a token"),
     ],
 )  # fmt: skip
 def test_every_format_gives_tokens_and_times(
@@ -128,6 +128,26 @@ def test_requests_follow_the_trace_round_and_round_from_a_place_the_seed_chooses
     order = [4808, 3180, 110]
     starts = {_start(build(workload, seed, 7).prompt_tokens.tolist(), order) for seed in range(20)}
     assert starts == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "rate_rps"),
+    [
+        pytest.param(AZURE, 2 / 4, id="from the first to the last"),
+        pytest.param(BATCHES, 4 / 6, id="Mooncake"),
+        pytest.param(SHAREGPT, None, id="no times"),
+        pytest.param("\n".join(AZURE.splitlines()[:2]), None, id="one request"),
+    ],
+)
+def test_a_trace_knows_its_own_rate(text: str, rate_rps: float | None, tmp_path: Path) -> None:
+    assert load_workload(str(_file(tmp_path, text))).trace_rate_rps == (rate_rps and pytest.approx(rate_rps))
+
+
+def test_times_cannot_be_taken_from_a_file_that_has_none(tmp_path: Path) -> None:
+    path = _file(tmp_path, SHAREGPT)
+    (tmp_path / "mine.yaml").write_text(f"title: t\nsource: t\ntrace: {path}\narrivals: {{kind: trace}}\n")
+    with pytest.raises(ConfigError, match="arrivals of kind trace need its times, and it has none"):
+        load_workload(str(tmp_path / "mine.yaml"))
 
 
 def test_gaps_are_those_of_the_trace_with_mean_one(tmp_path: Path) -> None:

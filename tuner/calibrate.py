@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from launchers.sim.calibration import DEFAULT, SIMULATED, shipped_calibration
-from launchers.sim.fit import RULE, MeasuredProbe, errors, fit, thinned
+from launchers.sim.calibration import SHIPPED, SIMULATED
+from launchers.sim.fit import RULE, MeasuredProbe, errors, fit, median, thinned
 from launchers.sim.settings import SimSettings
 from launchers.sim.steptime import step_source
 from launchers.sim.virtual import planned_settings
-from tuner.config.calibration import Calibration, StepSource
+from tuner.config.calibration import Calibration
 from tuner.config.plan import Plan
+from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import ServerFailed
 from tuner.outcome import Outcome
@@ -33,13 +34,13 @@ from tuner.workload.build import build
 # Of each probe so many counted requests are replayed, fewer where prompts are long: with `thinned`, what bounds the
 # time of a fit.
 MOST_COUNTED, LEAST_COUNTED = 200, 30
-MOST_PROMPT_TOKENS = 1_000_000
+MOST_COUNTED_TOKENS = 1_000_000
 # How much longer than in the measurement the load goes on behind the last counted request.
 TAIL = 1.5
 # With more than this median error left in TPOT, the simulation is not one of this server, and nothing is kept.
 FAR_OFF = 0.5
 # Fewer probes than these must not take the place of what a whole study taught.
-LEAST_PROBES = 4
+LEAST_TO_KEEP = 4
 UNCALIBRATED = "nothing had calibrated its roofline before, so no point was predicted"
 
 
@@ -67,12 +68,14 @@ def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
         return Lesson(Comparison(engine, 0, why="no probe that can be replayed in virtual time"), None)
     over = Counter(kind for kind, _ in found).most_common(1)[0][0]
     probes = thinned([probe for kind, probe in found if kind == over])
-    before = plan.calibrations.get(engine) or shipped_calibration(engine, plan.model.name, plan.box.gpu.name)
-    fitted = _named(plan, engine, len(probes), fit(probes, _prior(plan, engine, over)))
+    before = plan.calibrations.get(engine) or SHIPPED[over]
+    knows_rooflines = before.over == "roofline" and before != SHIPPED["roofline"]
+    # What is shipped was not fitted to anything of this study.
+    fitted = _named(plan, engine, len(probes), fit(probes, SHIPPED[over]))
     first, last = errors(probes, before), errors(probes, fitted)
     comparison = Comparison(
         engine=engine,
-        why=UNCALIBRATED if over == "roofline" and before.over != over else None,
+        why=UNCALIBRATED if over == "roofline" and not knows_rooflines else None,
         probes=len(probes),
         tpot_error_before=_typical(first.tpot),
         tpot_error_after=_typical(last.tpot),
@@ -83,26 +86,22 @@ def learn(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Lesson:
     if plan.box.simulation is not None:
         # A simulation teaches nothing about the engine, and its own delays would add up from study to study.
         return Lesson(comparison, None)
-    unfit = _unfit(comparison)
+    unfit = _unfit(comparison, plan.workload)
     if unfit:
         return Lesson(replace(comparison, why=unfit), None)
     return Lesson(comparison, fitted)
 
 
-def _unfit(comparison: Comparison) -> str | None:
+def _unfit(comparison: Comparison, workload: Workload) -> str | None:
     """Why a calibration is not worth keeping; None where it is."""
+    if workload.real_text:
+        return "how many tokens its prompts have was estimated, so the calibration is not kept"
     left = comparison.tpot_error_after
-    if comparison.probes < LEAST_PROBES:
+    if comparison.probes < LEAST_TO_KEEP:
         return f"only {comparison.probes} probes could be compared, so the calibration is not kept"
     if left is None or left > FAR_OFF:
         return "even calibrated, the simulation is not one of this server, so the calibration is not kept"
     return None
-
-
-def _prior(plan: Plan, engine: str, over: StepSource) -> Calibration:
-    """The shipped calibration, for it was not fitted to anything of this study; scales are of one kind of steps."""
-    shipped = shipped_calibration(engine, plan.model.name, plan.box.gpu.name)
-    return shipped if shipped.over == over else DEFAULT.model_copy(update={"over": over})
 
 
 def _named(plan: Plan, engine: str, probes: int, fitted: Calibration) -> Calibration:
@@ -134,7 +133,7 @@ def _measured(plan: Plan, trial: int, settings: SimSettings) -> Iterator[Measure
     for path in [folder / "requests.parquet", *sorted((folder / "confirm").glob("*.parquet"))]:
         purpose = Purpose.CONFIRM if path.parent.name == "confirm" else Purpose.SEARCH
         for raw in read_probes(path) if path.exists() else []:
-            if raw.is_whole and (raw.counted & raw.ended_well).any():
+            if raw.is_whole and raw.stage != "ramp" and (raw.counted & raw.ended_well).any():
                 yield _replayable(plan, raw, settings, derive(plan.seed, purpose, raw.replicate))
 
 
@@ -153,13 +152,13 @@ def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> 
         requests=_offered(plan, raw, seed, end_s),
         load=raw.load,
         window=Window(warmup_s, end_s - warmup_s, plan.slo.timeout_s),
-        tpot_s=_median(tpot_s),
-        ttft_s=_median((raw.first_s - start_s)[seen]),
+        tpot_s=median(tpot_s),
+        ttft_s=median((raw.first_s - start_s)[seen]),
     )
 
 
 def _enough(raw: RawProbe) -> int:
-    few = int(np.searchsorted(np.cumsum(raw.prompt_tokens[raw.counted]), MOST_PROMPT_TOKENS))
+    few = int(np.searchsorted(np.cumsum(raw.prompt_tokens[raw.counted]), MOST_COUNTED_TOKENS))
     return min(max(few, LEAST_COUNTED), MOST_COUNTED)
 
 
@@ -177,11 +176,6 @@ def _offered(plan: Plan, raw: RawProbe, seed: int, end_s: float) -> Requests:
     known = int(raw.request[raw.due_s <= max(horizon_s, end_s)].max()) + 1
     runs_on = isinstance(raw.load, ClosedLoop) and plan.workload.arrivals.kind != "at_once"
     return build(plan.workload, seed, 2 * known if runs_on else known)
-
-
-def _median(values: FloatArray) -> float | None:
-    seen = values[~np.isnan(values)]
-    return float(np.median(seen)) if len(seen) else None
 
 
 def _typical(log_ratios: FloatArray) -> float | None:

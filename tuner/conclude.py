@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import get_args
 
 from tuner.config.plan import Plan
+from tuner.config.slo import Slo
 from tuner.confirm import best_of, finalists, values_of
 from tuner.finalists import LEAST_SEEDS, FinalistRun, Value
 from tuner.outcome import Outcome, TrialState
@@ -38,7 +39,7 @@ def conclude(
         dir=str(plan.out),
         model=plan.model.name,
         engines=tuple(engine.name for engine in plan.engines),
-        slo=slo_as_data(plan),
+        slo=slo_of(plan.slo),
         workload=plan.workload.name,
         seed=plan.seed,
         simulated=plan.box.simulation is not None,
@@ -54,9 +55,11 @@ def conclude(
     )
 
 
-def slo_as_data(plan: Plan) -> dict[str, object]:
-    """The SLO as it was measured: name, attainment and limits in seconds."""
-    return {"name": plan.slo.name, "attainment": plan.slo.attainment, **plan.slo.limits.present()}
+def slo_of(slo: Slo) -> dict[str, object]:
+    """The SLO as JSON shows it: name, attainment and limits in seconds."""
+    limits = slo.limits
+    slope = {"ttft_s_per_prompt_token": limits.ttft_s_per_prompt_token} if limits.ttft_s_per_prompt_token else {}
+    return {"name": slo.name, "attainment": slo.attainment, **limits.present(), **slope}
 
 
 def frontier(outcomes: Sequence[Outcome]) -> tuple[Point, ...]:
@@ -97,6 +100,7 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
         tpot_s=probe.tpot_s,
         e2e_s=probe.e2e_s,
         capacity_rps_per_gpu=(outcome.capacity_rps or 0.0) / gpus if isinstance(probe.load, OpenLoop) else None,
+        capacity_by=outcome.capacity_by if isinstance(probe.load, OpenLoop) else None,
     )
 
 
@@ -171,16 +175,16 @@ def _finalist_point(
         return None
     if value is None:
         return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)
-    return _confirmed(outcome, value, [run for run in runs if run.trial == outcome.trial])
+    return fresh_point(outcome, value, runs)
 
 
-def _confirmed(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> Point:
+def fresh_point(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> Point:
     """A finalist at its edge: means over seeds, interpolated between the levels on either side of it."""
-    low, high = value.between
+    own, (low, high) = [run for run in runs if run.trial == outcome.trial], value.between
     share = math.log(value.level / low) / math.log(high / low) if high > low else 0.0
-    weighted = [(run.score, 1 - share) for run in runs if run.rate == low]
+    weighted = [(run.score, 1 - share) for run in own if run.rate == low]
     if high > low:
-        weighted += [(run.score, share) for run in runs if run.rate == high]
+        weighted += [(run.score, share) for run in own if run.rate == high]
     point = point_of(outcome, weighted[0][0])
     level_key = next(iter(point.load))
     level = round(value.level) if level_key == "users" else float(f"{value.level:.3g}")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tuner import record
 from tuner.config.plan import Plan
@@ -11,6 +12,7 @@ from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import ENOUGH_SEEDS, Finalist, FinalistRun, Value, next_cells, value_of
+from tuner.mishaps import leftovers
 from tuner.outcome import Outcome
 from tuner.target import OpenLoop
 from tuner.trial import TrialOrder
@@ -47,6 +49,8 @@ def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None
                 record.append_run(plan.out, run)
                 work.runs.append(run)
                 listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
+                for text in leftovers(run.trial, [run.score]):
+                    listener(Note(text))
     except ServerFailed as failed:
         listener(Note(f"a finalist could not be measured again: {failed}", failed.log))
     except MeasurementVoid as void:
@@ -95,6 +99,8 @@ def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
             return Finalist(outcome.trial, level, gpus, steps="users")
         case "at_once":
             return Finalist(outcome.trial, level, gpus, steps="none")
+        case "trace" if plan.workload.arrivals.speed:
+            return Finalist(outcome.trial, level, gpus, steps="none", counted=plan.slo.deciding_requests)
         case _:
             return Finalist(outcome.trial, level, gpus, counted=plan.slo.deciding_requests)
 
@@ -115,4 +121,5 @@ def _failed_default(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalis
         return []
     rate_rps, default = min(lowest, key=lambda pair: pair[0])
     counted = math.ceil(plan.slo.deciding_requests / ENOUGH_SEEDS)
-    return [Finalist(default.trial, rate_rps, default.configuration.gpus, least=rate_rps, counted=counted)]
+    steps: Literal["rate", "none"] = "none" if plan.workload.arrivals.speed else "rate"
+    return [Finalist(default.trial, rate_rps, default.configuration.gpus, steps, least=rate_rps, counted=counted)]

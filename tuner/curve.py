@@ -32,6 +32,7 @@ USUAL_DISPERSION, GUESSES = 4.0, 2
 # Without an attainment asked for, curves are named by the load at which this share of requests is bad.
 PEAK_BAD = 0.1
 STEPS = 241
+SURELY = 0.95
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Curve:
     def goodput_rps(self) -> float:
         """Good requests per second there; the median."""
         return _median(self.value, self.weights)
+
+    @property
+    def goodput_at_most_rps(self) -> float:
+        """Good requests per second that it is hardly worth more than: 95 % of what is possible is below."""
+        return _quantile(self.value, self.weights, SURELY)
 
     @property
     def error(self) -> float:
@@ -158,8 +164,12 @@ def _odds(share: float | FloatArray) -> FloatArray:
 
 
 def _median(values: FloatArray, weights: FloatArray) -> float:
+    return _quantile(values, weights, 0.5)
+
+
+def _quantile(values: FloatArray, weights: FloatArray, share: float) -> float:
     order = np.argsort(values)
-    return float(values[order][np.searchsorted(np.cumsum(weights[order]), 0.5)])
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), share)])
 
 
 def _spread(values: FloatArray, weights: FloatArray) -> float:

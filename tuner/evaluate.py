@@ -15,7 +15,7 @@ from tuner.events import Event, Listener
 from tuner.finalists import Cell, FinalistRun
 from tuner.outcome import Outcome
 from tuner.probe import Prober
-from tuner.rawlog import write_requests
+from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
@@ -102,6 +102,7 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
             since_s, until_s = until_s, target.clock_s()
             raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
             write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
+            write_metrics(raw.parent / "metrics" / raw.name, prober.recorded)
             yield FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
             startup_s = 0.0
 

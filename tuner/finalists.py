@@ -120,10 +120,12 @@ def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, atta
 
 
 def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float) -> Value:
-    """What the finalist's windows say it is worth. Levels that not every seed was measured at do not count."""
+    """What the finalist's windows say it is worth. Levels that not every seed was measured at do not count, and one
+    at which a seed had no good request does not hold even where the attainment asked for is 0."""
     own = _at_complete_levels([run for run in runs if run.trial == finalist.trial])
     means = _mean_attainment(own)
-    passing = [level for level in sorted(means) if means[level] >= attainment]
+    barren = {run.rate for run in own if run.score.good == 0}
+    passing = [level for level in sorted(means) if means[level] >= attainment and level not in barren]
     if not passing:
         closest = max(means, key=lambda level: means[level])
         nothing = {run.replicate: 0.0 for run in own}

@@ -5,7 +5,8 @@ the SLO's. A few quick probes bracket that load; thorough ones then stand around
 (`tuner.curve`) has it, until it is known well enough or thorough probes have been spent.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +27,8 @@ ABOVE, LEAST_STEP = 1.15, 1.10
 BOLDEST_DOWN = 3.0
 # Thorough probes stand around the best level, so that they tell of its curve too; rather above, where more is bad.
 OFFSETS = (1.0, 1.04, 0.98, 1.02)
+# Arrivals are random: a window for so many requests on average counts at least this share of them.
+ABOUT = 0.8
 LEAST_ATTAINMENT = 0.5
 HOPELESS_LOOK = 0.5
 # A server whose chance to be what is asked of it is lower than this is given up.
@@ -41,9 +44,10 @@ Probe = Callable[[Load, int], Score]
 class Question:
     """What is asked of one server. Levels are req/s, or users where the workload is a closed loop.
 
-    `thorough` and `quick` are the requests that a probe of either kind counts. `start` is where to begin, `growth`
-    how boldly to go on from there, `least` the lowest level worth having. `beat_rps` is a goodput this server must
-    exceed to matter (0: any); below it the search stops as hopeless.
+    `thorough` and `quick` are the requests that a probe of either kind counts; one of `whole_s` seconds that counts
+    `deciding` is thorough too. `start` is where to begin, `growth` how boldly to go on from there, `least` the lowest
+    level worth having. `beat_rps` is a goodput this server must exceed to matter (0: any); below it the search stops
+    as hopeless.
     """
 
     attainment: float
@@ -54,6 +58,15 @@ class Question:
     growth: float = 2.0
     beat_rps: float = 0.0
     in_users: bool = False
+    deciding: int = 0
+    whole_s: float = math.inf
+
+    def is_thorough(self, score: Score) -> bool:
+        """Whether a probe ran on and counted about as many requests as a thorough one, whatever it was made for."""
+        if score.stopped is not None or self.in_users:
+            return score.stopped is None
+        in_whole_window = max(self.whole_s * level_of(score.load), self.deciding)
+        return score.counted >= ABOUT * min(self.thorough, in_whole_window)
 
 
 @dataclass(frozen=True)
@@ -68,19 +81,17 @@ class Answer:
     probes: tuple[Score, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
-    """The probes so far, and those of them that were thorough."""
+    """What is asked, and the probes so far."""
 
     question: Question
     probes: list[Score] = field(default_factory=list)
-    thorough: list[Score] = field(default_factory=list)
 
-    def add(self, score: Score, counted: int) -> None:
-        """One more probe, which was asked to count so many requests."""
-        self.probes.append(score)
-        if counted >= self.question.thorough:
-            self.thorough.append(score)
+    @property
+    def thorough(self) -> list[Score]:
+        """Those of the probes that count as thorough."""
+        return [score for score in self.probes if self.question.is_thorough(score)]
 
     @property
     def holds_somewhere(self) -> bool:
@@ -98,13 +109,25 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
     following: tuple[float, int] | None = (question.start, question.quick)
     while following and len(search.probes) < MAX_PROBES:
         level, counted = following
-        search.add(probe(_load(level, question), counted), counted)
+        search.probes.append(probe(_load(level, question), counted))
         if _is_hopeless(search):
             # One more look, so that the sampler learns how far off it was and the frontier gets its point.
-            search.add(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted), counted)
+            search.probes.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
             return _answer("hopeless", search)
         following = next_level(search)
     return _answer("found", search)
+
+
+def at_one_load(found: Score, attainment: float) -> Answer:
+    """What a server is worth that is offered one load only."""
+    if found.attainment < attainment:
+        return Answer("misses-slo", 0.0, found, None, (found,))
+    return Answer("found", found.goodput_rps, found, None, (found,))
+
+
+def worth(scores: Sequence[Score], question: Question) -> Answer:
+    """What these probes say of a server, whoever chose their loads."""
+    return _answer("found", Search(question, list(scores)))
 
 
 def next_level(search: Search) -> tuple[float, int] | None:
@@ -119,7 +142,7 @@ def next_level(search: Search) -> tuple[float, int] | None:
     if curve.error > BRACKETED and len(search.probes) - len(search.thorough) < MAX_QUICK:
         lowest = min(level_of(score.load) for score in search.probes)
         return _level(max(best, lowest / BOLDEST_DOWN), question), question.quick
-    near = [score for score in search.thorough if score.stopped is None and _within(score, best, NEARBY)]
+    near = [score for score in search.thorough if _within(score, best, NEARBY)]
     is_confirmed = any(_within(score, best, CLOSE) for score in near)
     is_spent = len(search.thorough) >= MAX_THOROUGH
     if is_confirmed and (curve.error < KNOWN or is_spent):

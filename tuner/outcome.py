@@ -11,6 +11,8 @@ TrialState = Literal["measured", "pruned", "infeasible", "failed"]
 """measured: has a value. pruned: stopped once it could not win; its value is a lower bound. infeasible: the
 configuration does not start, or dies. failed: the box or the client spoilt it; says nothing about it."""
 
+CapacityBy = Literal["queue_time", "ttft"]
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -40,7 +42,8 @@ class Outcome:
     """One trial. `value_rps_per_gpu` is the best goodput at a load that holds the SLO, 0 where none does.
 
     `best` is the probe that gave it, or where no load holds the SLO the one of highest attainment. `capacity_rps`
-    is G3 (the highest rate without a growing queue), of the server. `attainment` is that of `best`.
+    is G3 (the highest rate without a growing queue), of the server; `capacity_by` says what showed the queue: the
+    engine's own queue times, or TTFT in their stead.
     """
 
     trial: int
@@ -51,6 +54,7 @@ class Outcome:
     value_rps_per_gpu: float = 0.0
     best: Score | None = None
     capacity_rps: float | None = None
+    capacity_by: CapacityBy | None = None
     failure: Failure | None = None
     cost: Cost = Cost()
 

@@ -59,7 +59,7 @@ def _predicted(plan: Plan, point: Point) -> Predicted | None:
     configuration = Configuration(point.engine, point.configuration)
     try:
         with open_virtual(plan, configuration) as target:
-            if target.steps.source.endswith("uncalibrated"):
+            if not target.steps.is_calibrated:
                 return None
             prober = Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.CONFIRM))
             if plan.workload.arrivals.kind == "closed":

@@ -8,9 +8,10 @@ import numpy as np
 
 from tuner.config.slo import Slo
 from tuner.config.workload import Workload
+from tuner.ramp import is_over, steps_of
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
-from tuner.score import Score, bad_requests, score
+from tuner.score import Score, bad_requests, fluidity, score
 from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
@@ -24,19 +25,20 @@ OVERLOAD_SEEN = 0.03
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
 
-ProbeStage = Literal["idle", "search", "confirm"]
+ProbeStage = Literal["idle", "search", "ramp", "confirm"]
 Watcher = Callable[[Load, float, RequestLog], None]
 """Is shown a running probe: its load, how much of its window is done (0–1) and the log so far."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished probe with its raw timings."""
+    """A finished probe with its raw timings. `planned_s`: how long its window was to be."""
 
     stage: ProbeStage
     replicate: int
     score: Score
     log: RequestLog
+    planned_s: float
 
 
 @dataclass
@@ -83,6 +85,13 @@ class Prober:
         requests = build(self.workload, seed, self._enough(load, window))
         return self._replay(requests, load, window, self.stage)
 
+    def ramp(self, load: ClosedLoop) -> tuple[Score, ...]:
+        """The score at each number of users up to `load.users`, each from the time that it was the number."""
+        window = Window(0.0, load.users * load.joining_s, self.slo.timeout_s)
+        requests = build(self.workload, self.seed, self._enough(load, window))
+        self._replay(requests, load, window, "ramp")
+        return steps_of(self.recorded[-1].log, load, self.slo.limits)
+
     def all_at_once(self, count: int) -> Score:
         """Offline: `count` requests offered together; the window is the time until the last has ended."""
         requests = build(self.workload, self.seed, count)
@@ -95,7 +104,9 @@ class Prober:
         if window.end_s > log.ended_s:
             log = _closed_at_its_end(log)
         found = score(log, load, self.slo.limits)
-        self.recorded.append(Recorded(stage, self.replicate, found, log))
+        if log.stopped is None:
+            found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
+        self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s))
         return found
 
     def _enough(self, load: Load, window: Window) -> int:
@@ -110,13 +121,21 @@ class Prober:
             done_frac = min(max((log.ended_s - window.warmup_s) / window.measure_s, 0.0), 1.0)
             self.watcher(load, done_frac, log)
         # A finalist's window counts whole: half of it would say how bad its bad half was.
-        if self.stage == "confirm" or self.slo.attainment <= 0 or not isinstance(load, OpenLoop):
+        if self.stage == "confirm" or self.slo.attainment <= 0:
             return None
+        if isinstance(load, ClosedLoop):
+            return is_over(log, load, self.slo.limits) if load.joining_s else None
         expected = load.rate_rps * window.measure_s
-        tolerated = max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - self.slo.attainment) * expected)
         resolved = log.counted & (log.status != Status.UNFOLLOWED)
         bad = int((bad_requests(log, load, self.slo.limits) & resolved).sum())
-        return f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated else None
+        return (
+            f"{bad} of about {expected:.0f} requests are bad already" if bad > tolerated(self.slo, expected) else None
+        )
+
+
+def tolerated(slo: Slo, expected: float) -> float:
+    """How many bad requests a search lets a probe have that expects so many, before it is stopped as hopeless."""
+    return max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - slo.attainment) * expected)
 
 
 def longest_window_s(slo: Slo, rate_rps: float) -> float:

@@ -1,7 +1,8 @@
 """Record: what a study writes into its folder, and how it is read again.
 
     plan.yaml  study.db  summary.json  trials.csv  report.html  finalists.jsonl
-    trials/0007/{outcome.json, requests.parquet, server.log, confirm/seed0-load12.5.parquet}
+    trials/0007/{outcome.json, requests.parquet, metrics.parquet, server.log}
+    trials/0007/confirm/{seed0-load12.5.parquet, metrics/seed0-load12.5.parquet}
 
 Files are moved into place when complete, so that a crash leaves a whole file or none.
 """
@@ -23,7 +24,14 @@ from pydantic import TypeAdapter
 
 import tuner
 from tuner.config.calibration import Calibration
-from tuner.config.plan import Plan
+from tuner.config.catalog import load
+from tuner.config.engine import EngineSpec
+from tuner.config.gpu import Gpu
+from tuner.config.model import Model
+from tuner.config.plan import Box, Plan
+from tuner.config.slo import Slo
+from tuner.config.strict import parse, read_yaml
+from tuner.config.workload import Workload
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
@@ -109,6 +117,33 @@ def plan_as_data(plan: Plan) -> dict[str, Any]:
         "extra_flags": list(plan.extra_flags),
         "executables": dict(plan.executables),
     }
+
+
+def read_plan(study: Path) -> Plan:
+    """The plan of the study in this folder, its engines as the catalog has them now. Raises ConfigError."""
+    path = study / "plan.yaml"
+    if not path.exists():
+        raise ConfigError(f"{study}: no plan.yaml here; give the folder of a study")
+    stored = read_yaml(path)
+    box = stored["box"]
+    return Plan(
+        model=parse(Model, stored["model"], path),
+        slo=parse(Slo, stored["slo"], path),
+        workload=parse(Workload, stored["workload"], path),
+        engines=tuple(load(EngineSpec, name) for name in stored["engines"]),
+        box=Box(parse(Gpu, box["gpu"], path), tuple(box["gpus"]), box["simulation"]),
+        out=study,
+        seed=stored["seed"],
+        asked_knobs=stored["asked_knobs"],
+        trials=stored["trials"],
+        budget_s=stored["budget_s"],
+        sampler=stored["sampler"],
+        extra_flags=tuple(stored["extra_flags"]),
+        executables=stored["executables"],
+        typed=tuple(shlex.split(stored["command"])),
+        versions={name: version for name, version in stored["engines"].items() if version != "simulated"},
+        calibrations=planned_calibrations(study),
+    )
 
 
 def write_outcome(study: Path, outcome: Outcome) -> None:

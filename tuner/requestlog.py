@@ -6,6 +6,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from tuner.engineview import EngineView, Scrape
 from tuner.requests import FloatArray, IntArray
 
 
@@ -50,6 +51,7 @@ class RequestLog:
     None in virtual time: `client`; `began_s`, when the probe began on the clock of `perf_counter`; `reusable_tokens`
     (n,), the tokens that a prompt shares with the beginning of one sent before it, which an endless prefix cache
     would have held. `cached_tokens` (n,): those that the server says it had cached; None where it never said.
+    `engine`: what the engine said of itself, None where it said nothing; `scrapes` that came from.
     """
 
     request: IntArray
@@ -72,6 +74,8 @@ class RequestLog:
     began_s: float | None = None
     reusable_tokens: IntArray | None = None
     cached_tokens: IntArray | None = None
+    engine: EngineView | None = None
+    scrapes: tuple[Scrape, ...] = ()
 
     def __len__(self) -> int:
         """The number of rows."""

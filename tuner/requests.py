@@ -17,6 +17,14 @@ class Segment(NamedTuple):
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat: who says (`system`, `user`, `assistant`) what."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True)
 class Requests:
     """n requests in m sessions; most workloads have one request per session. Row i is request i.
@@ -25,6 +33,9 @@ class Requests:
     each session's arrival at a load of one session per second: dividing them by the rate gives the schedule, so
     all loads and configurations share their draws. `think_s` (n,): pause after the end of the turn before, 0 in
     a first turn. `segments[i]` spells out the prompt of request i; its lengths sum to `prompt_tokens[i]`.
+
+    `chats[i]` is the prompt of request i where prompts are real text; then `prompt_tokens` and `segments` are
+    estimates from its characters, equal segments still being equal text. None where prompts are drawn token ids.
     """
 
     seed: int
@@ -34,6 +45,7 @@ class Requests:
     unit_gaps: FloatArray
     think_s: FloatArray
     segments: tuple[tuple[Segment, ...], ...]
+    chats: tuple[tuple[Message, ...], ...] | None = None
 
     def __len__(self) -> int:
         """The number of requests."""

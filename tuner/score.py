@@ -1,18 +1,27 @@
 """Score: what a probe was worth under an SLO's limits. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tuner.config.slo import Limits
+from tuner.engineview import EngineView
+from tuner.fluidity import FLUID_INDEX, Fluidity, fluid_rate_tok_s, fluidity_index, streams_of
 from tuner.requestlog import ClientHealth, RequestLog, Status
 from tuner.requests import FloatArray, IntArray
 from tuner.target import ClosedLoop, Load, OpenLoop
 
 BoolArray = npt.NDArray[np.bool_]
 BATCHES = 10
+# What prompts share besides may be so long: a chat's template before its text, less than a segment behind what they
+# share by design. Such tokens are no leftovers of another probe.
+CHANCE_TOKENS = 128
+# Less than this share of all prompt tokens does not change a measurement.
+LEFTOVER_FRAC = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Health:
 
     `wanted_tokens` were asked for, `received_tokens` the server says it gave, in `chunks` token-bearing chunks.
     `reusable_frac` of all prompt tokens would have been in an endless prefix cache, `cached_frac` were in the
-    server's, as it says; None where it does not.
+    server's, as it says; None where it does not. `leftover_frac`: how much more of them was in its cache than the
+    workload could have put there, where that is more than chance: something of an earlier probe was left in it.
     """
 
     client: ClientHealth
@@ -39,6 +49,7 @@ class Health:
     chunks: int
     reusable_frac: float | None
     cached_frac: float | None
+    leftover_frac: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Score:
     `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
     failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
     Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
-    virtual time.
+    virtual time; `engine` is what the engine said of itself. `fluidity` is reported, never judged; None where the
+    probe was stopped early, or the times of its chunks are not known any more.
     """
 
     load: Load
@@ -69,6 +81,8 @@ class Score:
     batch_attainment: tuple[float, ...]
     stopped: str | None = None
     health: Health | None = None
+    engine: EngineView | None = None
+    fluidity: Fluidity | None = None
 
     @property
     def offered_rps(self) -> float:
@@ -86,22 +100,29 @@ class Latencies:
     normalized_s: FloatArray
 
 
+@dataclass(frozen=True)
+class Answers:
+    """All that limits are judged by: one row (n,) for each request of a probe. `window_s` as in `RequestLog`;
+    `has_long_gaps(limit_s)` says whose P99 of its own gaps is over a limit, (n,) bool."""
+
+    counted: BoolArray
+    status: IntArray
+    prompt_tokens: IntArray
+    times: Latencies
+    has_long_gaps: Callable[[float], BoolArray]
+    window_s: float
+    stopped: str | None = None
+
+
 def score(log: RequestLog, load: Load, limits: Limits) -> Score:
     """What `log` was worth at `load` under `limits`."""
-    times = latencies(log, load)
-    # A probe stopped early is judged by the requests that had ended; one that ran on has none unfollowed.
-    counted = log.counted & (log.status != Status.UNFOLLOWED) if log.stopped else log.counted
-    misses = _misses(log, times, limits)
-    good = counted & ~np.logical_or.reduce(list(misses.values()))
-    ok = counted & (log.status == Status.OK)
-    n_counted, n_good = int(counted.sum()), int(good.sum())
+    answers = answers_of(log, load)
+    times = answers.times
+    ok = _judged(answers) & (log.status == Status.OK)
     tpot = _percentiles(times.tpot_s[ok])
     return Score(
         load=load,
-        counted=n_counted,
-        good=n_good,
-        attainment=n_good / n_counted if n_counted else 0.0,
-        goodput_rps=n_good / log.window_s,
+        **_judgement(answers, limits),
         request_rps=int(ok.sum()) / log.window_s,
         throughput_tok_s=_tokens_in_window(log) / log.window_s,
         tok_s_per_user=1 / tpot.p50 if tpot and tpot.p50 > 0 else 0.0,
@@ -110,24 +131,64 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
         tpot_s=tpot,
         e2e_s=_percentiles(times.e2e_s[ok]),
         normalized_s=_percentiles(times.normalized_s[ok]),
-        missed={name: int((counted & missed).sum()) for name, missed in misses.items()},
-        batch_attainment=_batch_attainment(good[counted]),
         stopped=log.stopped,
         health=_health(log),
+        engine=log.engine,
+    )
+
+
+def scored_again(found: Score, answers: Answers, limits: Limits) -> Score:
+    """A probe's score under other limits. What no limit has a part in stays; of fluidity that is its rate."""
+    paced = found.fluidity and replace(found.fluidity, mean_index=None, fluid_frac=None)
+    return replace(found, **_judgement(answers, limits), fluidity=paced)
+
+
+def answers_of(log: RequestLog, load: Load) -> Answers:
+    """The rows of `log` as limits see them."""
+    return Answers(
+        counted=log.counted,
+        status=log.status,
+        prompt_tokens=log.prompt_tokens,
+        times=latencies(log, load),
+        has_long_gaps=partial(has_long_gaps, log),
+        window_s=log.window_s,
+        stopped=log.stopped,
     )
 
 
 def bad_requests(log: RequestLog, load: Load, limits: Limits) -> BoolArray:
     """Which requests failed or missed a limit, (n,)."""
-    return np.asarray(np.logical_or.reduce(list(_misses(log, latencies(log, load), limits).values())))
+    return _any(_misses(answers_of(log, load), limits))
+
+
+def bad_answers(answers: Answers, limits: Limits) -> BoolArray:
+    """As `bad_requests`."""
+    return _any(_misses(answers, limits))
+
+
+def fluidity(log: RequestLog, load: Load, limits: Limits) -> Fluidity | None:
+    """How steadily healthy counted answers came, by the limits on TTFT and the pace of tokens; None if none did."""
+    streams, rows = streams_of(log, log.counted & (log.status == Status.OK))
+    if not rows.any():
+        return None
+    rate_tok_s = fluid_rate_tok_s(streams)
+    period_s = limits.tpot_s or limits.itl_s
+    if period_s is None:
+        return Fluidity(None, None, rate_tok_s)
+    first_due_s = log.first_s if limits.ttft_s is None else _start_s(log, load) + _ttft_limit_s(log, limits)
+    index = fluidity_index(streams, first_due_s[rows], period_s)
+    return Fluidity(float(index.mean()), float((index >= FLUID_INDEX).mean()), rate_tok_s)
 
 
 def latencies(log: RequestLog, load: Load) -> Latencies:
     """Every request's own latencies. The clock starts at the due time; in a closed loop, where nobody queues
     outside the server, at the send time."""
-    start = log.sent_s if isinstance(load, ClosedLoop) else log.due_s
-    first, last = log.first_s, log.last_s
-    tokens = log.output_tokens.astype(float)
+    return latencies_from(_start_s(log, load), log.first_s, log.last_s, log.output_tokens)
+
+
+def latencies_from(start: FloatArray, first: FloatArray, last: FloatArray, output_tokens: IntArray) -> Latencies:
+    """Latencies from when each clock starts, and its first and last chunk, seconds, (n,) each."""
+    tokens = output_tokens.astype(float)
     several = tokens > 1
     with np.errstate(divide="ignore", invalid="ignore"):
         tpot = np.where(several, (last - first) / np.where(several, tokens - 1, 1), np.nan)
@@ -173,17 +234,54 @@ def pooled_gaps_s(log: RequestLog, rows: BoolArray) -> FloatArray:
     return np.asarray(gaps[within], dtype=np.float64)
 
 
-def _misses(log: RequestLog, times: Latencies, limits: Limits) -> dict[str, BoolArray]:
+def _judged(answers: Answers) -> BoolArray:
+    """Who counts. A probe stopped early is judged by those that had ended; one that ran on has none unfollowed."""
+    return answers.counted & (answers.status != Status.UNFOLLOWED) if answers.stopped else answers.counted
+
+
+def _judgement(answers: Answers, limits: Limits) -> dict[str, Any]:
+    """The fields of a score that depend on limits."""
+    counted, misses = _judged(answers), _misses(answers, limits)
+    good = counted & ~_any(misses)
+    n_counted, n_good = int(counted.sum()), int(good.sum())
+    return {
+        "counted": n_counted,
+        "good": n_good,
+        "attainment": n_good / n_counted if n_counted else 0.0,
+        "goodput_rps": n_good / answers.window_s,
+        "missed": {name: int((counted & missed).sum()) for name, missed in misses.items()},
+        "batch_attainment": _batch_attainment(good[counted]),
+    }
+
+
+def _misses(answers: Answers, limits: Limits) -> dict[str, BoolArray]:
     """For each limit and for failure, who missed it. An unobserved metric is no miss of a healthy request."""
-    misses: dict[str, BoolArray] = {"failed": log.status != Status.OK}
+    misses: dict[str, BoolArray] = {"failed": answers.status != Status.OK}
     ok = ~misses["failed"]
-    for name, limit in limits.present().items():
-        if name == "itl_s":
-            misses[name] = ok & has_long_gaps(log, limit)
-            continue
-        per_token = limits.ttft_s_per_prompt_token if name == "ttft_s" else 0.0
-        misses[name] = ok & (getattr(times, name) > limit + per_token * log.prompt_tokens)
+    for name, limit_s in limits.present().items():
+        match name:
+            case "itl_s":
+                misses[name] = ok & answers.has_long_gaps(limit_s)
+            case "ttft_s":
+                misses[name] = ok & (answers.times.ttft_s > _ttft_limit_s(answers, limits))
+            case _:
+                misses[name] = ok & (getattr(answers.times, name) > limit_s)
     return misses
+
+
+def _any(misses: Mapping[str, BoolArray]) -> BoolArray:
+    return np.asarray(np.logical_or.reduce(list(misses.values())))
+
+
+def _ttft_limit_s(rows: RequestLog | Answers, limits: Limits) -> FloatArray:
+    """Each request's own limit on TTFT, (n,)."""
+    assert limits.ttft_s is not None
+    return limits.ttft_s + limits.ttft_s_per_prompt_token * rows.prompt_tokens.astype(float)
+
+
+def _start_s(log: RequestLog, load: Load) -> FloatArray:
+    """When each request's clock starts, (n,)."""
+    return log.sent_s if isinstance(load, ClosedLoop) else log.due_s
 
 
 def _health(log: RequestLog) -> Health | None:
@@ -198,7 +296,28 @@ def _health(log: RequestLog) -> Health | None:
         chunks=int(np.diff(log.chunk_start)[rows].sum()),
         reusable_frac=_share(log.reusable_tokens, rows, prompt_tokens),
         cached_frac=_share(log.cached_tokens, rows, prompt_tokens),
+        leftover_frac=_leftover_frac(log, rows),
     )
+
+
+def _leftover_frac(log: RequestLog, rows: BoolArray) -> float:
+    """The share of prompt tokens found in the prefix cache though no prompt of this probe had brought them.
+
+    Request by request where the server says what it had cached, else by its counters over the whole probe.
+    """
+    if log.reusable_tokens is None:
+        return 0.0
+    if log.cached_tokens is not None:
+        excess = (log.cached_tokens - log.reusable_tokens)[rows]
+        found, total = float(excess[excess > CHANCE_TOKENS].sum()), float(log.prompt_tokens[rows].sum())
+    elif log.engine and log.engine.cache_hit_frac is not None:
+        total = float(log.prompt_tokens.sum())
+        explained = float(log.reusable_tokens.sum()) + CHANCE_TOKENS * len(log)
+        found = log.engine.cache_hit_frac * total - explained
+    else:
+        return 0.0
+    frac = found / total if total else 0.0
+    return frac if frac > LEFTOVER_FRAC else 0.0
 
 
 def _share(tokens: IntArray | None, rows: BoolArray, total: int) -> float | None:

@@ -86,7 +86,7 @@ def spaces_of(plan: Plan) -> dict[str, Space]:
         gpu=plan.box.gpu,
         gpus=len(plan.box.gpus),
         simulated=plan.box.simulation is not None,
-        real_text=False,
+        real_text=plan.workload.real_text,
     )
     known = {name for engine in plan.engines for name in engine.knobs}
     for name in plan.asked_knobs:

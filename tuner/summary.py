@@ -51,7 +51,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration at one load. Rates and throughputs are per GPU where the name says so."""
+    """One configuration at one load. Rates and throughputs are per GPU where the name says so.
+
+    `capacity_by`: what showed that the queue stayed short, the engine's own queue times or TTFT in their stead.
+    """
 
     trial: int
     engine: str
@@ -70,6 +73,7 @@ class Point:
     e2e_s: Percentiles | None
     capacity_rps_per_gpu: float | None
     predicted: Predicted | None = None
+    capacity_by: Literal["queue_time", "ttft"] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,13 @@ class OpenLoop:
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """`users` sessions at a time; each starts the next when it has finished one."""
+    """`users` sessions at a time; each starts the next when it has finished one.
+
+    With `joining_s` the users come one by one, the first at once and each other one so many seconds later.
+    """
 
     users: int
+    joining_s: float = 0.0
 
 
 Load = OpenLoop | ClosedLoop

@@ -8,28 +8,30 @@ from dataclasses import dataclass, replace
 
 from launchers.command import command_of
 from launchers.open import open_target
+from tuner.capacity import capacity
 from tuner.config.plan import Plan
-from tuner.config.slo import Limits
+from tuner.config.slo import Limits, Slo
+from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.events import Listener, Note, ProbeProgress, StageEntered
-from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, find_goodput
+from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
+from tuner.mishaps import mishaps, silence
 from tuner.outcome import Cost, Failure, Outcome, TrialState
 from tuner.probe import Prober
-from tuner.rawlog import write_requests
+from tuner.ramp import best_step
+from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder
 from tuner.requestlog import RequestLog
 from tuner.score import Score, score
 from tuner.seeds import Purpose, derive
-from tuner.target import Load, OpenLoop, Target
+from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
 FIRST_GROWTH, LATER_GROWTH = 4.0, 1.3
 # A thorough probe of the search is to see so many misses where the SLO just holds.
 MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 600, 2000
 LEAST_QUICK, MOST_QUICK = 100, 200
 OFFLINE_REQUESTS = 1000
-# Sarathi-Serve and Vidur limit the median queue time to 2 s; not every engine exports it, so TTFT stands for it.
-CAPACITY_TTFT_S = 2.0
 # In virtual time: an engine reads its weights before it finds out that memory is short. An assumption.
 FAILED_START_S = 30.0
 
@@ -63,7 +65,7 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
             cost = Cost(startup_s, target.clock_s() - startup_s)
             listener(StageEntered(order.trial, "stopping"))
         _tell_mishaps(order, probers[0], listener)
-        return _measured(blank, answer, cost, plan.slo.limits)
+        return measured(blank, answer, cost, plan.slo.limits)
     except ServerFailed as failed:
         failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
         probes = tuple(one.score for prober in probers for one in prober.recorded)
@@ -75,8 +77,9 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
         return replace(blank, failure=Failure("void", str(void)), cost=cost)
     finally:
         for prober in probers:
-            requests = trial_folder(plan.out, order.trial) / "requests.parquet"
-            write_requests(requests, prober.recorded, with_chunks=plan.box.simulation != "virtual")
+            folder = trial_folder(plan.out, order.trial)
+            write_requests(folder / "requests.parquet", prober.recorded, with_chunks=plan.box.simulation != "virtual")
+            write_metrics(folder / "metrics.parquet", prober.recorded)
 
 
 def open_for(order: TrialOrder) -> AbstractContextManager[Target]:
@@ -96,13 +99,12 @@ def prober_for(order: TrialOrder, target: Target, listener: Listener) -> Prober:
 
 
 def _tell_mishaps(order: TrialOrder, prober: Prober, listener: Listener) -> None:
-    """Why requests failed, if some did: the first few kinds; and which probes had to be measured twice."""
-    errors = sorted({error for one in prober.recorded for error in one.log.errors})
-    if errors:
-        listener(Note(f"t{order.trial}: some requests failed: {'; '.join(errors[:3])}"))
-    voided = [one.log.client.voided for one in prober.recorded if one.log.client and one.log.client.voided]
-    if voided:
-        listener(Note(f"t{order.trial}: {len(voided)} of {len(prober.recorded)} probes measured twice: {voided[0]}"))
+    said = list(mishaps(order.trial, prober.recorded))
+    # Once for each engine: its default is measured before anything else.
+    if order.configuration.is_default and order.plan.box.simulation != "virtual":
+        said += silence(order.configuration.engine, prober.recorded)
+    for text in said:
+        listener(Note(text))
 
 
 def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:
@@ -116,39 +118,65 @@ def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: flo
 
 def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     """What the server of this trial is worth, by the way its workload offers load."""
+    attainment = order.plan.slo.attainment
     if order.plan.workload.arrivals.kind == "at_once":
-        found = prober.all_at_once(OFFLINE_REQUESTS)
-        if found.attainment < order.plan.slo.attainment:
-            return Answer("misses-slo", 0.0, found, None, (found,))
-        return Answer("found", found.goodput_rps, found, None, (found,))
-    if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
+        return at_one_load(prober.all_at_once(OFFLINE_REQUESTS), attainment)
+    if order.incumbent_rps_per_gpu <= 0 or order.plan.workload.arrivals.kind == "closed":
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
-        if idle.attainment < min(order.plan.slo.attainment, LEAST_ATTAINMENT):
+        if idle.attainment < min(attainment, LEAST_ATTAINMENT):
             listener(Note(_hopeless_when_idle(order, idle)))
             return Answer("misses-slo", 0.0, idle, None, (idle,))
+    match load := given_load(order.plan.workload):
+        case ClosedLoop():
+            listener(StageEntered(order.trial, "probing", load))
+            return best_step(prober.ramp(load), attainment)
+        case OpenLoop():
+            listener(StageEntered(order.trial, "probing", load))
+            return at_one_load(prober.measure(load, order.plan.slo.deciding_requests), attainment)
 
     def probe(load: Load, counted: int) -> Score:
         listener(StageEntered(order.trial, "probing", load))
         return prober.measure(load, counted)
 
-    return find_goodput(_question(order, prober.idle_e2e_s), probe)
+    incumbent = order.incumbent_rps_per_gpu
+    gpus = order.configuration.gpus
+    return find_goodput(question_of(order.plan.slo, order.plan.workload, gpus, prober.idle_e2e_s, incumbent), probe)
 
 
-def _question(order: TrialOrder, idle_e2e_s: float) -> Question:
-    """Begin where the incumbent's goodput would have to be beaten, else from what one lonely request takes."""
-    slo, gpus = order.plan.slo, order.configuration.gpus
+def given_load(workload: Workload) -> Load | None:
+    """The load that the workload says to offer: a ramp, or its trace at a given speed; None: it is to be searched."""
+    arrivals = workload.arrivals
+    if arrivals.ramp:
+        return ClosedLoop(arrivals.ramp.users, arrivals.ramp.every_s)
+    if arrivals.speed and workload.trace_rate_rps:
+        return OpenLoop(arrivals.speed * workload.trace_rate_rps)
+    return None
+
+
+def question_of(
+    slo: Slo, workload: Workload, gpus: int, idle_e2e_s: float = math.inf, incumbent_rps_per_gpu: float = 0.0
+) -> Question:
+    """What is asked of a server of `gpus`.
+
+    To begin where the incumbent's goodput would have to be beaten, else at what one lonely request's time allows.
+    """
     thorough = min(max(LEAST_THOROUGH, round(MISSES_TO_SEE / (1 - slo.attainment))), MOST_THOROUGH)
-    if _in_users(order):
+    if workload.arrivals.kind == "closed":
         return Question(slo.attainment, thorough, start=1.0, least=1.0, quick=thorough, in_users=True)
-    least, hint = slo.min_rate_rps_per_gpu * gpus, order.incumbent_rps_per_gpu * gpus
+    least, hint = slo.min_rate_rps_per_gpu * gpus, incumbent_rps_per_gpu * gpus
     start, growth = (hint, LATER_GROWTH) if hint > 0 else (2.0 / idle_e2e_s, FIRST_GROWTH)
-    quick = min(max(LEAST_QUICK, thorough // 5), MOST_QUICK)
-    return Question(slo.attainment, thorough, max(start, least), least, quick, growth, beat_rps=hint)
-
-
-def _in_users(order: TrialOrder) -> bool:
-    return order.plan.workload.arrivals.kind == "closed"
+    return Question(
+        slo.attainment,
+        thorough,
+        start=max(start, least),
+        least=least,
+        quick=min(max(LEAST_QUICK, thorough // 5), MOST_QUICK),
+        growth=growth,
+        beat_rps=hint,
+        deciding=slo.deciding_requests,
+        whole_s=slo.window_s,
+    )
 
 
 def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:
@@ -164,25 +192,16 @@ def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:
     return f"t{order.trial}: one lonely request misses the SLO already: {what}"
 
 
-def _measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:
+def measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:
+    """`blank` with what a search of its load found."""
+    capacity_rps, capacity_by = capacity(answer.probes, limits)
     return replace(
         blank,
         state="pruned" if answer.ended == "hopeless" else "measured",
         probes=answer.probes,
         value_rps_per_gpu=answer.goodput_rps / blank.configuration.gpus,
         best=answer.best,
-        capacity_rps=_capacity_rps(answer.probes, limits),
+        capacity_rps=capacity_rps,
+        capacity_by=capacity_by,
         cost=cost,
     )
-
-
-def _capacity_rps(probes: tuple[Score, ...], limits: Limits) -> float | None:
-    """G3: the highest open-loop rate whose median queue stays short and whose pooled P99 gap keeps the limit."""
-    gap_limit_s = limits.itl_s or limits.tpot_s or math.inf
-    kept_up = [
-        found.load.rate_rps
-        for found in probes
-        if isinstance(found.load, OpenLoop) and found.stopped is None and found.ttft_s and found.itl_s
-        if found.ttft_s.p50 <= CAPACITY_TTFT_S and found.itl_s.p99 <= gap_limit_s
-    ]
-    return max(kept_up, default=None)

@@ -1,21 +1,19 @@
-"""Which calibration a simulation takes: those shipped here, and those fitted to this user's own studies.
+"""Which calibration a simulation takes: one of the two that are shipped, or one fitted to this user's own studies.
 
-A shipped one is looked for by engine, model and GPU, then by engine and GPU; else the default is taken. The user's
-own are files in `$XDG_DATA_HOME/goodtune/calibrations`, one for each engine, version, model and GPU.
+The user's own are files in `$XDG_DATA_HOME/goodtune/calibrations`, one for each engine, version, model and GPU.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tuner.config.calibration import Calibration
+from tuner.config.calibration import Calibration, StepSource
 from tuner.config.strict import parse
 from tuner.errors import ConfigError
 
-SHIPPED = Path(__file__).parent / "calibrations"
+SHIPPED_FOLDER = Path(__file__).parent / "calibrations"
 SIMULATED = "simulated"
 """The version of an engine that is a simulation."""
 
@@ -29,28 +27,23 @@ def _read(path: Path) -> Calibration:
     return parse(Calibration, content, path)
 
 
-DEFAULT = _read(SHIPPED / "default.json")
-"""For engines and GPUs of which nothing was measured."""
-
-
-@cache
-def shipped_calibration(engine: str, model: str, gpu: str) -> Calibration:
-    """The shipped calibration that comes nearest: of this model, else of another one on this engine and GPU."""
-    own = [_read(path) for path in sorted(SHIPPED.glob("*.json")) if path.stem != "default"]
-    of_engine = [one for one in own if (one.engine, one.gpu) == (engine, gpu)]
-    of_model = [one for one in of_engine if one.model == model]
-    return next(iter(of_model or of_engine), DEFAULT)
+SHIPPED: Mapping[StepSource, Calibration] = {
+    "table": _read(SHIPPED_FOLDER / "table.json"),
+    "roofline": _read(SHIPPED_FOLDER / "roofline.json"),
+}
+"""What every simulation begins with, by the kind of its step times; fitted to one engine on one GPU. The same for
+all, so that engines and GPUs compare as their kernels do (docs/simulator.md, Calibration)."""
 
 
 def calibration_for(engine: str, model: str, gpu: str, *, version: str | None) -> Calibration:
-    """What a simulation of this server takes: what the user's studies say of it, else what is shipped.
+    """What a simulation of this server takes: what the user's studies say of it, else what is shipped for tables.
 
     Of several versions of the engine `version` is taken, else the last one fitted. Raises ConfigError if a file there
     holds no calibration.
     """
     own = [one for one in stored() if (one.engine, one.model, one.gpu) == (engine, model, gpu)]
     latest_last = sorted(own, key=lambda one: (one.version == version, one.fitted))
-    return latest_last[-1] if latest_last else shipped_calibration(engine, model, gpu)
+    return latest_last[-1] if latest_last else SHIPPED["table"]
 
 
 def stored() -> Iterator[Calibration]:

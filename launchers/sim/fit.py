@@ -43,8 +43,8 @@ their logarithms. An engine's own work differs by a factor of two between versio
 tenth, a datasheet's by half."""
 
 # What bounds the time of a fit: a replay's own goes with the tokens of its prompts.
-LEAST_PROBES, MOST_PROBES = 8, 32
-MOST_PROMPT_TOKENS = 60_000_000
+FEW_PROBES, MANY_PROBES = 8, 32
+PROMPT_TOKENS = 60_000_000
 
 # Medians jump by a few percent where a request falls into another step: a derivative needs a stride well above that.
 STRIDE = 0.15
@@ -57,7 +57,10 @@ NONE_ENDED = 5.0
 
 @dataclass(frozen=True)
 class MeasuredProbe:
-    """What was offered to which server, and the medians seen of its counted requests (None: nothing was)."""
+    """What was offered to which server, and the medians seen of its counted requests (None: nothing was).
+
+    It is replayed over a table where there is one, unless `over` a roofline is asked for.
+    """
 
     settings: SimSettings
     model: Model
@@ -67,6 +70,7 @@ class MeasuredProbe:
     window: Window
     tpot_s: float | None
     ttft_s: float | None
+    over: StepSource | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,10 @@ class Errors:
 
 
 def fit(probes: Sequence[MeasuredProbe], prior: Calibration, spread: Spread | None = None) -> Calibration:
-    """`prior` with the factors that `probes` ask for; its other fields are the caller's to fill in."""
+    """`prior` with the factors that `probes` ask for; its other fields are the caller's to fill in.
+
+    A factor whose `spread` is 0 stays as it is.
+    """
     spreads = np.array(spread or SPREADS[prior.over])
     x, residuals = np.zeros(3), _residuals(probes, prior)
     cost = _cost(residuals, x, spreads)
@@ -101,8 +108,8 @@ def fit(probes: Sequence[MeasuredProbe], prior: Calibration, spread: Spread | No
 def thinned(probes: Sequence[MeasuredProbe]) -> list[MeasuredProbe]:
     """As many as can be fitted in seconds, evenly spread over the given ones."""
     tokens = sum(int(probe.requests.prompt_tokens.sum()) for probe in probes)
-    affordable = int(len(probes) * MOST_PROMPT_TOKENS / max(tokens, 1))
-    wanted = min(max(affordable, LEAST_PROBES), MOST_PROBES)
+    affordable = int(len(probes) * PROMPT_TOKENS / max(tokens, 1))
+    wanted = min(max(affordable, FEW_PROBES), MANY_PROBES)
     picked = np.unique(np.linspace(0, len(probes) - 1, wanted).round().astype(int))
     return [probes[index] for index in picked]
 
@@ -124,7 +131,13 @@ def medians(log: RequestLog, load: Load) -> tuple[float | None, float | None]:
     """Median TPOT and TTFT, seconds, of the counted requests that ended well; None where there is none."""
     rows = log.counted & (log.status == Status.OK)
     times = latencies(log, load)
-    return _median(times.tpot_s[rows]), _median(times.ttft_s[rows])
+    return median(times.tpot_s[rows]), median(times.ttft_s[rows])
+
+
+def median(values: FloatArray) -> float | None:
+    """The median of what is not NaN; None where everything is."""
+    seen = values[~np.isnan(values)]
+    return float(np.median(seen)) if len(seen) else None
 
 
 def _medians(probe: MeasuredProbe, calibration: Calibration) -> tuple[float | None, float | None]:
@@ -132,13 +145,8 @@ def _medians(probe: MeasuredProbe, calibration: Calibration) -> tuple[float | No
 
 
 def _replayed(probe: MeasuredProbe, calibration: Calibration) -> RequestLog:
-    steps = step_time(probe.settings, probe.model, probe.gpu, calibration)
+    steps = step_time(probe.settings, probe.model, probe.gpu, calibration, probe.over)
     return VirtualTarget(probe.settings, steps).replay(probe.requests, probe.load, probe.window, lambda log: None)
-
-
-def _median(values: FloatArray) -> float | None:
-    seen = values[~np.isnan(values)]
-    return float(np.median(seen)) if len(seen) else None
 
 
 def _moved(prior: Calibration, x: FloatArray) -> Calibration:
@@ -162,15 +170,17 @@ def _step(
     probes: Sequence[MeasuredProbe], prior: Calibration, x: FloatArray, residuals: FloatArray, spread: FloatArray
 ) -> FloatArray:
     """One Gauss-Newton step, Huber by weights, shortened so that no factor moves by more than LONGEST_STEP."""
-    strides = np.eye(3) * STRIDE
+    free = spread > 0
+    strides = np.eye(3)[free] * STRIDE
     columns = [(_residuals(probes, _moved(prior, x + stride)) - residuals) / STRIDE for stride in strides]
     slopes = np.stack(columns, axis=1)
     known = ~np.isnan(slopes).any(axis=1)
     weights = 1 / np.maximum(1, np.abs(residuals[known]) / HUBER)
     slopes, residuals = slopes[known], residuals[known]
-    curvature = slopes.T @ (weights[:, None] * slopes) + np.diag(spread**-2)
-    downhill = -(slopes.T @ (weights * residuals) + x / spread**2)
-    step = np.linalg.solve(curvature, downhill)
+    curvature = slopes.T @ (weights[:, None] * slopes) + np.diag(spread[free] ** -2)
+    downhill = -(slopes.T @ (weights * residuals) + x[free] / spread[free] ** 2)
+    step = np.zeros(3)
+    step[free] = np.linalg.solve(curvature, downhill)
     return np.asarray(step / max(1.0, np.abs(step).max() / LONGEST_STEP), dtype=np.float64)
 
 
@@ -178,7 +188,7 @@ def _cost(residuals: FloatArray, x: FloatArray, spread: FloatArray) -> float:
     """What is minimised: Huber's loss of the residuals, and the ridge."""
     size = np.abs(residuals[~np.isnan(residuals)])
     huber = np.where(size <= HUBER, size**2, HUBER * (2 * size - HUBER))
-    return float(huber.sum() + ((x / spread) ** 2).sum())
+    return float(huber.sum() + ((x[spread > 0] / spread[spread > 0]) ** 2).sum())
 
 
 def _log_ratio(predicted: float | None, measured: float | None) -> float:

@@ -6,7 +6,7 @@ Tokens are the text " a". Answers always have `max_tokens` tokens, as if `ignore
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from aiohttp import web
 from launchers.sim.realtime import Answer, RealTime
 
 TOKEN = " a"
-CHARS_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 DEFAULT_COMPLETION_TOKENS = 16
 DEFAULT_CHAT_TOKENS = 256
 DONE = b"data: [DONE]\n\n"
@@ -50,9 +50,9 @@ CHAT = Spelling("chatcmpl", "chat.completion", "chat.completion.chunk", _delta_c
 
 @dataclass(frozen=True)
 class Wanted:
-    """One request, understood. `prompt` is token ids, or how many tokens its text has."""
+    """One request, understood. `prompt` is token ids, or a text in UTF-8."""
 
-    prompt: list[int] | int
+    prompt: list[int] | bytes
     tokens: int
     streams: bool
     usage: bool
@@ -60,7 +60,7 @@ class Wanted:
     @property
     def prompt_tokens(self) -> int:
         """The length of the prompt."""
-        return self.prompt if isinstance(self.prompt, int) else len(self.prompt)
+        return _tokens_of(self.prompt) if isinstance(self.prompt, bytes) else len(self.prompt)
 
 
 class Refused(Exception):
@@ -179,16 +179,19 @@ class Reply:
         return b"data: " + json.dumps(self.envelope | fields, separators=(",", ":")).encode() + b"\n\n"
 
 
-def block_names(prompt: list[int] | int, block_tokens: int) -> list[int]:
-    """Numbers of the full blocks of a prompt of token ids, each for its own tokens and all before them."""
-    if isinstance(prompt, int):
-        return []
+def block_names(prompt: list[int] | bytes, block_tokens: int) -> list[int]:
+    """Numbers of the full blocks of a prompt, each for its own tokens and all before them."""
+    size = block_tokens * (BYTES_PER_TOKEN if isinstance(prompt, bytes) else 1)
     names = []
     name = 0
-    for end in range(block_tokens, len(prompt) + 1, block_tokens):
-        name = hash((name, *prompt[end - block_tokens : end]))
+    for end in range(size, len(prompt) + 1, size):
+        name = hash((name, *prompt[end - size : end]))
         names.append(name)
     return names
+
+
+def _tokens_of(text: bytes) -> int:
+    return max(1, -(-len(text) // BYTES_PER_TOKEN))
 
 
 async def _stream(request: web.Request, answer: Answer, reply: Reply) -> web.StreamResponse:
@@ -246,9 +249,9 @@ def _wanted_completion(body: dict[str, Any]) -> Wanted:
             raise Refused(400, "BadRequestError", "the simulation answers one prompt at a time")
         prompt = prompt[0]
     if isinstance(prompt, str) and prompt:
-        return _wanted(body, -(-len(prompt) // CHARS_PER_TOKEN), DEFAULT_COMPLETION_TOKENS)
+        return _wanted(body, prompt.encode(), DEFAULT_COMPLETION_TOKENS)
     if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
-        return replace(_wanted(body, len(prompt), DEFAULT_COMPLETION_TOKENS), prompt=prompt)
+        return _wanted(body, prompt, DEFAULT_COMPLETION_TOKENS)
     raise Refused(400, "BadRequestError", "prompt must be a text or a list of token ids, and not empty")
 
 
@@ -256,11 +259,11 @@ def _wanted_chat(body: dict[str, Any]) -> Wanted:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise Refused(400, "BadRequestError", "messages must be a list of objects, and not empty")
-    characters = sum(len(str(message.get("content", ""))) for message in messages)
-    return _wanted(body, max(1, -(-characters // CHARS_PER_TOKEN)), DEFAULT_CHAT_TOKENS)
+    text = "".join(str(message.get("content", "")) for message in messages)
+    return _wanted(body, text.encode(), DEFAULT_CHAT_TOKENS)
 
 
-def _wanted(body: dict[str, Any], prompt_tokens: int, default_tokens: int) -> Wanted:
+def _wanted(body: dict[str, Any], prompt: list[int] | bytes, default_tokens: int) -> Wanted:
     if body.get("n") not in (None, 1):
         raise Refused(400, "BadRequestError", f"the simulation gives one answer at a time, not n={body['n']}")
     named = [body[key] for key in ("max_completion_tokens", "max_tokens") if body.get(key) is not None]
@@ -268,4 +271,4 @@ def _wanted(body: dict[str, Any], prompt_tokens: int, default_tokens: int) -> Wa
     if not isinstance(tokens, int) or tokens < 1:
         raise Refused(400, "BadRequestError", f"max_tokens must be at least 1, got {tokens}")
     options = body.get("stream_options") or {}
-    return Wanted(prompt_tokens, tokens, bool(body.get("stream")), bool(options.get("include_usage")))
+    return Wanted(prompt, tokens, bool(body.get("stream")), bool(options.get("include_usage")))

@@ -14,8 +14,9 @@ from launchers.sim.mishaps import Mishap, crash
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, new_scheduler
 from launchers.sim.settings import SimSettings
-from launchers.sim.state import Scheduler, tokens_said
+from launchers.sim.state import Scheduler, Step, tokens_said
 from launchers.sim.steptime import StepTime
+from launchers.sim.tally import Tally
 
 # A server this late gives up catching up: its steps would follow each other faster than any GPU's.
 LATE_S = 0.25
@@ -52,10 +53,9 @@ class RealTime:
     ) -> None:
         self.settings = settings
         self.scheduler = new_scheduler(settings, shares_prefixes=True)
-        self.steps = 0
-        self.generated_tokens = 0
-        self.prompt_tokens = 0
+        self.tally = Tally()
         self.slipped_s = 0.0
+        self._came_s: dict[int, float] = {}
         self.lateness = Lateness()
         self._step_s = steps.step_s
         self._plan = PLANS[settings.policy]
@@ -80,7 +80,8 @@ class RealTime:
         number = add(self.scheduler, prompt_tokens, wanted, seed=len(self.scheduler.prompt), names=names)
         answer = Answer(number, wanted)
         self._answers[number] = answer
-        self.prompt_tokens += prompt_tokens
+        self._came_s[number] = self._clock_s()
+        self.tally.prompt_tokens += prompt_tokens
         self._work.set()
         return answer
 
@@ -100,8 +101,16 @@ class RealTime:
         """Forget cached prefixes; refused while requests are running, as the engines do."""
         if self._answers:
             return False
+        self._keep_cache_counts()
         self.scheduler = _successor(new_scheduler(self.settings, shares_prefixes=True), self.scheduler.preemptions)
         return True
+
+    def prefix_cache(self) -> tuple[int, int]:
+        """Prompt tokens looked up in the prefix cache since the start, and found."""
+        cache, tally = self.scheduler.cache, self.tally
+        if not cache:
+            return 0, 0
+        return tally.queried_tokens + cache.queried_tokens, tally.hit_tokens + cache.hit_tokens
 
     async def run(self) -> None:
         """Step for ever."""
@@ -115,7 +124,8 @@ class RealTime:
                 await self._work.wait()
                 now_s = self._clock_s()
                 continue
-            await self._mishap_before(self.steps)
+            self._count(step, self._clock_s())
+            await self._mishap_before(self.tally.steps)
             now_s += self._step_s(*step)
             slip_s = self._clock_s() - now_s
             if slip_s > LATE_S:
@@ -123,9 +133,24 @@ class RealTime:
                 now_s += slip_s
             await asyncio.sleep(max(0.0, now_s - self._clock_s()))
             finish(self.scheduler, now_s)
-            self.steps += 1
+            self.tally.steps += 1
             self._hand_out()
             self.lateness.note(self._clock_s() - now_s)
+
+    def _count(self, step: Step, now_s: float) -> None:
+        """Add a planned step to the tally, and the wait of those who have just been admitted."""
+        s, tally = self.scheduler, self.tally
+        tally.computed_tokens += step[0]
+        if s.settings.drafts and step[3]:
+            tally.guessed_tokens += s.settings.drafts * step[3]
+            tally.accepted_tokens += s.gains[len(s.step_s)] - step[3]
+        for number in s.prefilling:
+            if number in self._came_s:
+                tally.admit(now_s - self._came_s.pop(number))
+
+    def _keep_cache_counts(self) -> None:
+        """A cache that is emptied begins to count anew; counters must not fall."""
+        self.tally.queried_tokens, self.tally.hit_tokens = self.prefix_cache()
 
     def _hand_out(self) -> None:
         """Give every answer the tokens of the step that has just ended."""
@@ -136,7 +161,7 @@ class RealTime:
             if not fresh:
                 continue
             answer.said += fresh
-            self.generated_tokens += fresh
+            self.tally.generated_tokens += fresh
             is_last = answer.said == answer.wanted
             if is_last or (truncates and 2 * answer.said >= answer.wanted):
                 answer.pending += fresh
@@ -162,6 +187,7 @@ class RealTime:
 
     def _drop_the_dropped(self) -> None:
         for number in self._dropped:
+            self._came_s.pop(number, None)
             if self._answers.pop(number, None):
                 abort(self.scheduler, number)
         self._dropped.clear()

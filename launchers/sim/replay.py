@@ -12,8 +12,9 @@ import numpy as np
 
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, run_answers
-from launchers.sim.state import ENDED, NO_RUN, Scheduler, chunk_times_s, tokens_said
+from launchers.sim.state import ENDED, NO_RUN, Scheduler, Step, chunk_times_s, gained, steps_run, tokens_said
 from launchers.sim.steptime import StepSeconds
+from tuner.engineview import EngineView
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray, IntArray, Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
@@ -58,6 +59,8 @@ class Replay:
         self._oldest = 0
         self._errors: set[str] = set()
         self._stopped: str | None = None
+        self._prompt_steps = self._prompt_tokens = 0
+        self._least_free = scheduler.free_blocks
 
     def share(self, names: list[list[int]]) -> None:
         """Say which blocks of the prompts are shared (`block_names`)."""
@@ -70,10 +73,10 @@ class Replay:
                 arrival_s = (np.cumsum(self._requests.unit_gaps) / rate_rps).tolist()
                 self._arrivals = ((arrival_s[session], self._first_of[session]) for session in sessions)
                 self._next_arrival()
-            case ClosedLoop(users):
+            case ClosedLoop(users, joining_s):
                 self._idle_sessions = sessions[::-1]
-                for _ in range(users):
-                    self._next_session(0.0)
+                for user in range(users):
+                    self._next_session(user * joining_s)
 
     def run(self, watch: Watch) -> RequestLog:
         """Play it to its end, or until `watch` says why not."""
@@ -95,10 +98,11 @@ class Replay:
                     return self.log(now_s)
                 now_s = max(now_s, min(self._due[0][0] + FRONT_END_S, look_s))
                 continue
+            self._note(step)
             now_s += self._step_s(*step)
             finish(s, now_s)
             if not s.ended and s.answering and not s.prefilling and (s.stuck or not s.waiting):
-                now_s = run_answers(s, now_s, self._next_event_s(look_s), self._step_s)
+                now_s = self._run_answers(now_s, look_s)
             if s.ended:
                 self._record_ended(now_s)
 
@@ -130,6 +134,33 @@ class Replay:
             errors=tuple(sorted(self._errors)),
             stopped=self._stopped,
         )
+
+    def view(self) -> EngineView:
+        """What a real engine's metrics would say, as far as it is known for nothing; about the whole probe."""
+        s = self._s
+        hits, looked_up = (s.cache.hit_tokens, s.cache.queried_tokens) if s.cache else (0, 0)
+        steps = len(s.step_s) + self._prompt_steps
+        computed = self._prompt_tokens + sum(tokens_said(s, i) for i in range(len(s.prompt)))
+        return EngineView(
+            kv_peak_frac=1 - self._least_free / s.settings.blocks,
+            preemptions=s.preemptions,
+            cache_hit_frac=hits / looked_up if looked_up else None,
+            step_tokens=computed / steps if steps else None,
+            accepted_frac=_accepted_frac(s),
+        )
+
+    def _note(self, step: Step) -> None:
+        """Keep what `view` says of a planned step."""
+        self._prompt_tokens += step[0]
+        self._prompt_steps += not step[3]
+        self._least_free = min(self._least_free, self._s.free_blocks)
+
+    def _run_answers(self, now_s: float, look_s: float) -> float:
+        """Steps of nothing but answers, until something else happens; returns the time."""
+        s, first, free = self._s, len(self._s.step_s), self._s.free_blocks
+        now_s = run_answers(s, now_s, self._next_event_s(look_s), self._step_s)
+        self._least_free = min(self._least_free, free - sum(s.growth[first : len(s.step_s)]))
+        return now_s
 
     def _chunks(self, status: IntArray) -> tuple[FloatArray, IntArray]:
         """All chunk times, row after row, and where each row begins."""
@@ -232,3 +263,10 @@ class Replay:
 
     def _counts(self, due_s: float) -> bool:
         return self._window.warmup_s <= due_s < self._window_end_s
+
+
+def _accepted_frac(s: Scheduler) -> float | None:
+    """The share of guessed tokens that were right."""
+    ran = [(i, steps) for i in s.guessed if (steps := steps_run(s, i))]
+    guessed = s.settings.drafts * sum(steps for _, steps in ran)
+    return sum(gained(s, i, steps) - steps for i, steps in ran) / guessed if guessed else None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from launchers.sim.calibration import SHIPPED
 from tuner.config.calibration import Calibration
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture
@@ -18,7 +19,8 @@ PCIE_BANDWIDTH = 32e9
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a step moves and computes on one of `tp` GPUs; `width` tokens are fed per decoding request."""
+    """What a step moves and computes on one of `tp` GPUs; `width` tokens are fed per decoding request, and guessing
+    them takes `draft_s`."""
 
     weight_bytes: float
     kv_bytes: float
@@ -29,10 +31,12 @@ class Roofline:
     launches_s: float
     all_reduce_token_s: float
     width: int
-    overhead_s: float
+    draft_s: float
+    per_step_s: float
     prefill_scale: float
     decode_scale: float
     source: str
+    is_calibrated: bool
 
     def step_s(
         self,
@@ -52,14 +56,15 @@ class Roofline:
         decode_s = (prefill_kv_tokens + decode_kv_tokens) * self.kv_bytes / self.bandwidth
         shared_s = self.launches_s + dense_s + tokens * self.all_reduce_token_s + prefill_s
         scale = self.prefill_scale if prefill_requests else self.decode_scale
-        return self.overhead_s + scale * shared_s + self.decode_scale * decode_s
+        own_s = self.per_step_s + (self.draft_s if decode_requests else 0.0)
+        return own_s + scale * shared_s + self.decode_scale * decode_s
 
 
 def roofline(
     architecture: Architecture, gpu: Gpu, tp: int, kv_dtype_bytes: float, calibration: Calibration
 ) -> Roofline:
-    """The roofline of one server. Not calibrated is what is calibrated on something else than rooflines."""
-    is_calibrated = calibration.over == "roofline"
+    """The roofline of one server. The shipped calibration is of another server, so it does not count as one."""
+    is_calibrated = calibration != SHIPPED["roofline"]
     linear = architecture.parameters
     embeddings = architecture.vocab * architecture.hidden * (1 if architecture.tied_embeddings else 2)
     return Roofline(
@@ -72,10 +77,12 @@ def roofline(
         launches_s=architecture.layers * (LAYER_LAUNCH_S + (2 * ALL_REDUCE_START_S if tp > 1 else 0.0)),
         all_reduce_token_s=_all_reduce_token_s(architecture, gpu, tp),
         width=1,
-        overhead_s=calibration.per_step_s,
+        draft_s=0.0,
+        per_step_s=calibration.per_step_s,
         prefill_scale=calibration.prefill_scale,
         decode_scale=calibration.decode_scale,
         source=f"roofline, {calibration.title if is_calibrated else 'uncalibrated'}",
+        is_calibrated=is_calibrated,
     )
 
 

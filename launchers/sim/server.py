@@ -115,8 +115,9 @@ def _say_how_late(copies: list[RealTime]) -> None:
     """What a measurement on this server was worth."""
     for copy in copies:
         p50, p99, worst = (f"{1e3 * copy.lateness.percentile_s(percent):.1f}" for percent in (50, 99, 100))
+        steps = copy.lateness.steps
         say(
-            f"INFO {copy.steps} steps, behind schedule by {p50} ms at p50, {p99} ms at p99, {worst} ms at most; "
+            f"INFO {steps} steps, behind schedule by {p50} ms at p50, {p99} ms at p99, {worst} ms at most; "
             f"gave up {copy.slipped_s:.1f} s"
         )
 

@@ -14,7 +14,8 @@ from tuner.config.workload import Chances
 from tuner.configuration import Configuration
 from tuner.errors import FailureKind, ServerFailed
 
-# Assumptions: imports, compilation and graph capture take the first, reading weights from a local disk the second.
+# Assumptions (docs/simulator.md, Start-up): imports, cached compilation and graph capture take the first, reading
+# weights from a local disk goes at the second.
 START_S = 30.0
 LOADING_BYTES_PER_S = 2e9
 AUTO_BLOCK_TOKENS = 16

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from launchers.sim.calibration import DEFAULT, shipped_calibration
+from launchers.sim.calibration import SHIPPED
 from launchers.sim.roofline import roofline
 from launchers.sim.settings import SimSettings
 from launchers.sim.steptable import StepTable, find_table, table_key
@@ -28,11 +28,21 @@ Line = tuple[list[float], list[float]]
 
 
 class StepTime(Protocol):
-    """The step time of one server at one tensor-parallel size. `source` says where the figures come from."""
+    """The step time of one server at one tensor-parallel size."""
 
     @property
     def source(self) -> str:
-        """Which model of the step time this is, for reports."""
+        """Where the figures come from, for reports."""
+        ...
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether to believe it before anything was measured: tables are made of measurements, rooflines are not."""
+        ...
+
+    @property
+    def per_step_s(self) -> float:
+        """The part of every step that is the engine's own work, whatever is in the batch."""
         ...
 
     def step_s(
@@ -71,9 +81,10 @@ class TableSteps:
         self, table: StepTable, calibration: Calibration, source: str, drafting: Drafting = NO_DRAFTS
     ) -> None:
         self.source = source
+        self.is_calibrated = True
+        self.per_step_s = calibration.per_step_s
         self._width = drafting.width
         self._draft_s = drafting.draft_s
-        self._overhead_s = calibration.per_step_s
         self._prefill_scale = calibration.prefill_scale * 1e-3
         self._decode_scale = calibration.decode_scale * 1e-3
         self._table = table
@@ -99,7 +110,7 @@ class TableSteps:
             context = decode_kv_tokens / decode_requests
             j = bisect_right(self._context_borders, context)
             return line[0][j] + line[1][j] * context
-        step_s = self._overhead_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
+        step_s = self.per_step_s + _at(self._tokens, self._mixed, prefill_tokens + decode_requests * self._width)
         if decode_requests:
             attention = self._attention.get(decode_requests) or self._attention_line(decode_requests)
             step_s += self._draft_s + _at(self._context, attention, decode_kv_tokens / decode_requests)
@@ -108,9 +119,8 @@ class TableSteps:
 
     def _decode_line(self, requests: int) -> Line:
         """The whole step of a pure decode batch over context, kept for the next time."""
-        fixed_s = (
-            self._overhead_s + self._draft_s + _at(self._table["decode_tokens"], self._decode, requests * self._width)
-        )
+        linear_s = _at(self._table["decode_tokens"], self._decode, requests * self._width)
+        fixed_s = self.per_step_s + self._draft_s + linear_s
         intercepts, slopes = self._attention.get(requests) or self._attention_line(requests)
         line = ([fixed_s + intercept for intercept in intercepts], slopes)
         self._decode_step[requests] = line
@@ -136,20 +146,26 @@ class TableSteps:
         return (few + i_part * (many - few)) * self._prefill_scale
 
 
-def step_time(settings: SimSettings, model: Model, gpu: Gpu, calibration: Calibration | None = None) -> StepTime:
-    """The step time of a server: a table where this model and engine have one for this GPU, else a roofline.
+def step_time(
+    settings: SimSettings,
+    model: Model,
+    gpu: Gpu,
+    calibration: Calibration | None = None,
+    over: StepSource | None = None,
+) -> StepTime:
+    """The step time of a server: a table where this model and engine have one for this GPU, else a roofline; `over`
+    a roofline in any case, if that is said.
 
-    Calibrated as is shipped for it, unless `calibration` says otherwise. A calibration over the other kind of step
-    times says nothing here: the default takes its place.
+    Calibrated as is shipped, unless `calibration` says otherwise. A calibration over the other kind of step times
+    says nothing here: the shipped one takes its place.
     """
-    found = _table_of(settings, model, gpu)
+    found = _table_of(settings, model, gpu) if over != "roofline" else None
     kind: StepSource = "table" if found else "roofline"
-    chosen = calibration or shipped_calibration(settings.policy, model.name, gpu.name)
-    used = chosen if chosen.over == kind else DEFAULT
+    used = calibration if calibration and calibration.over == kind else SHIPPED[kind]
     if found is None:
         plain = roofline(model.architecture, gpu, settings.tp, settings.kv_dtype_bytes, used)
         drafting = _drafting(settings, model.architecture, plain, used)
-        return replace(plain, width=drafting.width, overhead_s=plain.overhead_s + drafting.draft_s)
+        return replace(plain, width=drafting.width, draft_s=drafting.draft_s)
     table, source = found
     said = f"{source}, {used.title}"
     drafting = _drafting(settings, model.architecture, TableSteps(table, used, said), used)

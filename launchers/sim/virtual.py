@@ -16,6 +16,7 @@ from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.workload import Chances
 from tuner.configuration import Configuration
+from tuner.engineview import together
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
 from tuner.target import ClosedLoop, Load, Watch, Window
@@ -36,16 +37,17 @@ class VirtualTarget:
         what it says of one is about that copy alone.
         """
         names = block_names(requests.segments, self.settings.block_tokens) if self.settings.prefix_caching else None
-        logs = []
+        logs, views = [], []
         for copy in range(self.settings.dp):
             replay = Replay(new_scheduler(self.settings, names is not None), self.steps.step_s, requests, window)
             if names is not None:
                 replay.share(names)
             replay.offer(_share(load, copy, self.settings.dp), list(range(copy, requests.sessions, self.settings.dp)))
             logs.append(replay.run(watch))
+            views.append(replay.view())
         log = logs[0] if len(logs) == 1 else _merged(logs)
         self._clock_s += log.ended_s
-        return log
+        return replace(log, engine=together(views))
 
     def reset_cache(self) -> None:
         """Nothing to do: every replay begins with an empty cache."""
@@ -87,9 +89,10 @@ def open_virtual(plan: Plan, configuration: Configuration) -> Iterator[VirtualTa
 
 
 def _share(load: Load, copy: int, copies: int) -> Load:
-    """Open loops are split by session; of the users each copy gets as many as the next."""
+    """Open loops are split by session; of the users each copy gets as many as the next, and the first of each copy
+    joins at once."""
     if isinstance(load, ClosedLoop):
-        return ClosedLoop(len(range(copy, load.users, copies)))
+        return ClosedLoop(len(range(copy, load.users, copies)), load.joining_s * copies)
     return load
 
 

@@ -21,6 +21,8 @@ FIRST_TOKEN_S = 0.02
 TOKEN_GAP_S = 0.005
 CROWD = 130
 CACHED_TOKENS = 4
+CHAT_TOKENS = 30
+"""What each message of a chat has, template and all."""
 
 
 @dataclass
@@ -188,6 +190,29 @@ async def completions(request: web.Request) -> web.StreamResponse:
         seen.in_flight -= 1
 
 
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """Every chat is answered plainly, after a chunk that says only who speaks."""
+    seen = request.app[SEEN]
+    entry = Entry(await request.json(), perf_counter())
+    seen.entries.append(entry)
+    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await response.prepare(request)
+    stream = Stream(response, entry, seen)
+    await stream.event(_delta({"role": "assistant", "content": ""}))
+    for _ in range(stream.wanted):
+        await asyncio.sleep(TOKEN_GAP_S)
+        await stream.event(_delta({"content": "x"}))
+    await stream.event(_delta({}, "length"))
+    usage = {
+        "completion_tokens": stream.wanted,
+        "prompt_tokens": CHAT_TOKENS * len(entry.body["messages"]),
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+    await stream.event({"choices": [], "usage": usage})
+    await stream.event("[DONE]")
+    return response
+
+
 async def health(request: web.Request) -> web.Response:
     return web.Response()
 
@@ -208,6 +233,7 @@ async def main() -> None:
     app[SEEN] = Seen()
     app.add_routes([
         web.post("/v1/completions", completions),
+        web.post("/v1/chat/completions", chat_completions),
         web.get("/health", health),
         web.get("/journal", journal),
     ])  # fmt: skip
@@ -221,6 +247,10 @@ async def main() -> None:
 
 def _chunk(text: str, finish_reason: str | None = None, token_ids: list[int] | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "text": text, "finish_reason": finish_reason, "token_ids": token_ids}]}
+
+
+def _delta(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
 
 def _event(content: Any) -> bytes:

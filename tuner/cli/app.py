@@ -172,3 +172,45 @@ def doctor(executables: tuple[str, ...]) -> None:
     from tuner.cli.checkup import print_checkup
 
     sys.exit(print_checkup(executables))
+
+
+@tune.command(epilog="\b\nExample:\n  tune rescore results/2026-11-20-qwen-7b-chat --slo code")
+@click.argument("study", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--slo", required=True, help="The SLO to score under: a name (tune list slos), or a YAML file.")
+@click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
+@click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write the result here, with a report.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def rescore(**options: Any) -> None:
+    """Score a finished study's raw timings under another SLO. Nothing is measured, and nothing written into DIR."""
+    from tuner.cli.rescoring import RescoreOptions, run_rescore
+
+    sys.exit(EXIT_CODES[run_rescore(RescoreOptions(**options, typed=("tune", *sys.argv[1:])))])
+
+
+@tune.command(
+    epilog="""\b
+Examples:
+  tune bench --url http://127.0.0.1:8000 --slo chat
+  tune bench --url http://127.0.0.1:8000 --slo chat --rate 8 --json"""
+)
+@click.option("--url", required=True, help="Where the server listens: http://127.0.0.1:8000.")
+@click.option("--slo", required=True, help="An SLO's name (tune list slos), or a YAML file.")
+@click.option("--rate", type=_Finite(0, min_open=True), help="Measure at this many requests per second only.")
+@click.option("--users", type=click.IntRange(min=1), help="Measure with this many users only, each waiting his turn.")
+@click.option("--requests", type=click.IntRange(min=1), help="About how many requests --rate or --users shall count.")
+@click.option("--model", help="The model to ask for.  [default: the one the server lists]")
+@click.option("--workload", help="A workload's name, a trace, or fixed lengths: 1024x128.  [default: the SLO's]")
+@click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
+@click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")
+@click.option("--gpus", default=1, type=click.IntRange(min=1), help="How many GPUs it has: figures are for each.")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Seeds arrivals and lengths.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
+def bench(**options: Any) -> None:
+    """Measure the goodput of a server that is already running. It is never started, stopped or reset.
+
+    Without --rate and --users the load of highest goodput is searched, as for a trial of a study.
+    """
+    from tuner.cli.benching import BenchOptions, run_bench
+
+    sys.exit(run_bench(BenchOptions(**options)))

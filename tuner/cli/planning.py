@@ -11,8 +11,6 @@ from pathlib import Path
 from launchers.engines import ENGINES
 from launchers.ports import reserved_port
 from launchers.sim.calibration import calibration_for
-from launchers.sim.settings import settings_of
-from launchers.sim.steptime import step_time
 from tuner import gpus, record
 from tuner.cli.executables import named_executables
 from tuner.cli.fitting import installed_engines, simulated_engines
@@ -23,9 +21,10 @@ from tuner.config.engine import EngineSpec
 from tuner.config.model import Model
 from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
-from tuner.errors import ConfigError, ServerFailed, UserError
+from tuner.errors import ConfigError, UserError
 from tuner.search import check_sampler
-from tuner.space import Space, spaces_of
+from tuner.space import spaces_of
+from tuner.wording.simulation import simulated_engine
 from tuner.workload.named import load_workload
 
 DEFAULT_TRIALS = 64
@@ -75,7 +74,7 @@ class Planned:
 def plan_from(options: Options) -> Planned:
     """The plan that `options` mean. Raises UserError with one message for what is wrong."""
     check_sampler(options.sampler)
-    model, slo = load_model(options.model), _slo(options)
+    model, slo = load_model(options.model), slo_from(options.slo, options.attainment, options.slo_scale)
     extra_flags = _extra_flags(options.flags)
     longest = _context(extra_flags) or model.architecture.max_context
     workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
@@ -117,21 +116,14 @@ def plan_from(options: Options) -> Planned:
     spaces = spaces_of(plan)
     if box.simulation is not None:
         without_table = make_tables(plan, spaces.values())
-        notes += tuple(_step_source(plan, space) + without_table[name] for name, space in spaces.items())
+        notes += tuple(
+            simulated_engine(plan, space.engine.title, space.default, without_table[name])
+            for name, space in spaces.items()
+        )
     if plan.extra_flags and box.simulation == "virtual":
         flags = " ".join(plan.extra_flags)
         notes += (f"{flags}: only a context length has an effect in virtual time; no engine checks the rest",)
     return Planned(plan, notes)
-
-
-def _step_source(plan: Plan, space: Space) -> str:
-    """Where the simulated step times of an engine come from; what keeps its default from starting, if that is so."""
-    try:
-        settings = settings_of(space.default, plan.model, plan.box.gpu, 0.0, plan.workload.max_model_len)
-    except ServerFailed as failed:
-        return f"{space.engine.title}'s default will not start on this box: {failed}"
-    steps = step_time(settings, plan.model, plan.box.gpu, plan.calibrations[space.engine.name])
-    return f"{space.engine.title}: step times from {steps.source}"
 
 
 def _calibrations(plan: Plan, *, resume: bool) -> dict[str, Calibration]:
@@ -161,11 +153,12 @@ def duration_s(text: str) -> float:
     return total_s
 
 
-def _slo(options: Options) -> Slo:
-    slo = load(Slo, options.slo)
-    if options.slo_scale != 1:
-        slo = slo.scaled(options.slo_scale)
-    return slo if options.attainment is None else slo.model_copy(update={"attainment": options.attainment})
+def slo_from(name: str, attainment: float | None, scale: float) -> Slo:
+    """The SLO called `name`, its limits multiplied by `scale`, its attainment replaced if one is given."""
+    slo = load(Slo, name)
+    if scale != 1:
+        slo = slo.scaled(scale)
+    return slo if attainment is None else slo.model_copy(update={"attainment": attainment})
 
 
 def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:

@@ -33,18 +33,34 @@ class Lengths(Strict):
         return self
 
 
+class Ramp(Strict):
+    """One more user every `every_s` seconds, until there are `users`."""
+
+    every_s: float = Field(default=10.0, gt=0)
+    users: int = Field(default=60, ge=1)
+
+
 class Arrivals(Strict):
     """How requests come. `gamma` has coefficient of variation `cv`; `closed` is users who wait for their answer;
     `trace` takes the times of the workload's trace.
+
+    How many users is searched, by probes of a fixed number or by a `ramp`. A trace is replayed at every speed that
+    the search asks for, or with `speed` only at that multiple of its own, by each server.
     """
 
     kind: Literal["poisson", "gamma", "closed", "at_once", "trace"] = "poisson"
     cv: float | None = Field(default=None, gt=0)
+    ramp: Ramp | None = None
+    speed: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _gamma_has_a_cv(self) -> "Arrivals":
         if (self.kind == "gamma") != (self.cv is not None):
             raise ValueError("gamma arrivals need cv, and only they have one")
+        if self.ramp is not None and self.kind != "closed":
+            raise ValueError("only closed arrivals have a ramp: it is one of users")
+        if self.speed is not None and self.kind != "trace":
+            raise ValueError("only arrivals of kind trace have a speed")
         return self
 
 
@@ -119,7 +135,8 @@ class Workload(Strict):
 
     `prompt` counts tokens beyond `shared.system_tokens`. No request has more than `max_model_len` tokens, prompt and
     answer together: prompts are clipped, sessions end sooner, recorded requests that do not fit are left out.
-    `trace` is a file of recorded requests, which takes the place of lengths.
+    `trace` is a file of recorded requests, which takes the place of lengths. Found in it are `real_text`, that it
+    holds the prompts themselves, and `trace_rate_rps`, how many requests a second it recorded.
     """
 
     name: str = ""
@@ -131,6 +148,8 @@ class Workload(Strict):
     shared: SharedPrefix = SharedPrefix()
     turns: Turns | None = None
     trace: str | None = None
+    real_text: bool = False
+    trace_rate_rps: float | None = None
     acceptance: Acceptance = Acceptance()
     max_model_len: int | None = Field(default=None, gt=0)
 

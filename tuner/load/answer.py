@@ -35,6 +35,7 @@ class _PromptTokens(msgspec.Struct):
 
 class _Usage(msgspec.Struct):
     completion_tokens: int | None = None
+    prompt_tokens: int | None = None
     prompt_tokens_details: _PromptTokens | None = None
 
 
@@ -54,14 +55,15 @@ class Answer:
     """One streamed answer, as far as it has come.
 
     `chunk_s` holds the times of chunks that bear tokens, or may: `proven` is 1 where text or token ids came, 0 where
-    a completion's text was empty and nothing else was said. `usage` is the server's count of tokens, `cached` that of
-    prompt tokens it had in its prefix cache; None while unsaid.
+    a completion's text was empty and nothing else was said. `usage` is the server's count of tokens, `asked` that of
+    the prompt's and `cached` of those that it had in its prefix cache; None while unsaid.
     """
 
     chunk_s: "array[float]" = field(default_factory=lambda: array("d"))
     proven: bytearray = field(default_factory=bytearray)
     finish: str | None = None
     usage: int | None = None
+    asked: int | None = None
     cached: int | None = None
     is_done: bool = False
     error: str = ""
@@ -107,7 +109,7 @@ class Answer:
         if chunk.error:
             self.error = self.error or _error_text({"error": chunk.error})
         if chunk.usage:
-            self.usage = chunk.usage.completion_tokens
+            self.usage, self.asked = chunk.usage.completion_tokens, chunk.usage.prompt_tokens
             details = chunk.usage.prompt_tokens_details
             self.cached = details.cached_tokens if details else None
         for choice in chunk.choices or ():

@@ -20,6 +20,7 @@ class _Result:
     ended_at_s: float
     status: Status
     output_tokens: int
+    prompt_tokens: int
     cached_tokens: int | None
     token_s: FloatArray
     error: str
@@ -65,7 +66,7 @@ class Transcript:
             sent_s=np.array([sent.sent_s for sent in order]),
             ended_at_s=np.array([result.ended_at_s for result in results]),
             status=np.array([result.status for result in results], dtype=np.int64),
-            prompt_tokens=self.requests.prompt_tokens[rows],
+            prompt_tokens=np.array([result.prompt_tokens for result in results], dtype=np.int64),
             output_tokens=np.array([result.output_tokens for result in results], dtype=np.int64),
             wanted_tokens=self.requests.output_tokens[rows],
             chunk_s=np.concatenate([np.zeros(0), *(result.token_s for result in results)]),
@@ -80,7 +81,9 @@ class Transcript:
     def _result(self, row: int, answer: Answer, ended: Ended | None) -> _Result:
         status, error = judge(answer, ended, int(self.requests.output_tokens[row]))
         ended_at_s = np.nan if ended is None or status is Status.UNFOLLOWED else ended.at_s
-        return _Result(ended_at_s, status, answer.usage or 0, answer.cached, answer.token_s(), error)
+        # How long a text is in tokens, only the server knows.
+        asked = answer.asked if self.requests.chats and answer.asked else int(self.requests.prompt_tokens[row])
+        return _Result(ended_at_s, status, answer.usage or 0, asked, answer.cached, answer.token_s(), error)
 
 
 def _said(counts: list[int | None]) -> IntArray | None:

@@ -37,8 +37,9 @@ class Offer:
         match self._job.load:
             case OpenLoop(rate_rps):
                 await self._arrivals(rate_rps)
-            case ClosedLoop(users):
-                await self._users(len(range(self._worker, users, self._job.workers)))
+            case ClosedLoop(users, joining_s):
+                own = range(self._worker, users, self._job.workers)
+                await self._users([user * joining_s for user in own])
 
     async def followed(self) -> None:
         """Wait until the window has closed and every counted request has ended."""
@@ -57,14 +58,15 @@ class Offer:
                 await self._sleep_until(at_s)
                 group.create_task(self._session(session, at_s))
 
-    async def _users(self, users: int) -> None:
+    async def _users(self, joining_s: list[float]) -> None:
         sessions = iter(self._sessions)
         async with asyncio.TaskGroup() as group:
-            for _ in range(users):
-                group.create_task(self._user(sessions))
+            for join_s in joining_s:
+                group.create_task(self._user(sessions, join_s))
 
-    async def _user(self, sessions: Iterator[int]) -> None:
-        free_s = 0.0
+    async def _user(self, sessions: Iterator[int], join_s: float) -> None:
+        free_s = join_s
+        await self._sleep_until(join_s)
         for session in sessions:
             due_s = free_s + self._think_s[self._first_row[session]]
             self._expect(due_s)

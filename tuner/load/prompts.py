@@ -1,7 +1,8 @@
-"""Prompts: segments of a workload made into the bytes of completion requests, before the clock starts. Pure."""
+"""Prompts: what a workload asks made into the bytes of completion requests, before the clock starts. Pure."""
 
 import json
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from tuner.requests import IntArray, Requests, Segment
 PREPARED_BYTES = 256 << 20
 # Special tokens stand at the lower or the upper end of a vocabulary; neither end is drawn from.
 SPECIAL_TOKENS = 1000
+
+_PROVING = b',"return_token_ids":true}'
 
 
 def drawn_ids(vocab: int) -> tuple[int, int]:
@@ -25,6 +28,42 @@ def token_ids(segment: Segment, vocab: int) -> IntArray:
     return np.random.default_rng(segment.seed).integers(low, high, segment.tokens)
 
 
+class Questions(Protocol):
+    """The requests of a workload, and the path that takes them."""
+
+    path: str
+
+    def body(self, row: int) -> bytes:
+        """The request in row `row`, ready to be sent."""
+        ...
+
+
+def questions(model: str, vocab: int, requests: Requests, rows: Iterable[int]) -> Questions:
+    """Real text goes through chat completions, drawn token ids through completions."""
+    return Bodies(model, vocab, requests, rows) if requests.chats is None else ChatBodies(model, requests)
+
+
+class ChatBodies:
+    """The JSON bodies of chats. They are written when they are sent: real prompts are short.
+
+    They do not ask for `return_token_ids`: SGLang refuses that in a streamed chat.
+    """
+
+    path = "/v1/chat/completions"
+
+    def __init__(self, model: str, requests: Requests) -> None:
+        assert requests.chats is not None
+        self._chats = requests.chats
+        self._output_tokens = requests.output_tokens
+        self._model = model
+
+    def body(self, row: int) -> bytes:
+        """The request in row `row`, ready to be sent."""
+        chat = [{"role": message.role, "content": message.content} for message in self._chats[row]]
+        head = json.dumps({"model": self._model, "messages": chat}).encode()
+        return b"".join((head[:-1], _options(int(self._output_tokens[row])), b"}"))
+
+
 class Bodies:
     """The JSON bodies of requests. Segments are kept as bytes, once each, and joined when a request is sent.
 
@@ -32,6 +71,8 @@ class Bodies:
     usage in every chunk costs 4.7) and proves that a chunk bears a token although its text is empty, as pieces of
     a character are. Servers that do not know it ignore it.
     """
+
+    path = "/v1/completions"
 
     def __init__(self, model: str, vocab: int, requests: Requests, rows: Iterable[int]) -> None:
         self._requests = requests
@@ -45,7 +86,9 @@ class Bodies:
         """The request in row `row`, ready to be sent."""
         segments = self._requests.segments[row]
         *parts, last = (self._segments.get(segment) or self._written(segment) for segment in segments)
-        return b"".join((self._head, *parts, last[:-1], _tail(int(self._requests.output_tokens[row]))))
+        return b"".join(
+            (self._head, *parts, last[:-1], b"]", _options(int(self._requests.output_tokens[row])), _PROVING)
+        )
 
     def _prepare(self, rows: Iterable[int]) -> None:
         left = PREPARED_BYTES
@@ -68,8 +111,8 @@ def _ids_as_written(vocab: int) -> "np.ndarray[tuple[int], np.dtype[np.bytes_]]"
     return np.array([f"{number:>{width}},".encode() for number in range(low, high)], dtype=f"S{width + 1}")
 
 
-def _tail(max_tokens: int) -> bytes:
+def _options(max_tokens: int) -> bytes:
     return (
-        f'],"max_tokens":{max_tokens},"ignore_eos":true,"temperature":0,"stream":true,'
-        '"stream_options":{"include_usage":true},"return_token_ids":true}'
+        f',"max_tokens":{max_tokens},"ignore_eos":true,"temperature":0,"stream":true,'
+        '"stream_options":{"include_usage":true}'
     ).encode()

@@ -17,7 +17,7 @@ from tuner.load.log import Transcript
 from tuner.load.reuse import reusable_tokens
 from tuner.load.wire import Batch, Endpoint, Job, Over
 from tuner.requestlog import ClientHealth, RequestLog
-from tuner.requests import Requests
+from tuner.requests import IntArray, Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 
 __all__ = ["SEND_LAG_LIMIT_S", "Endpoint", "Supervision", "more_workers", "replay", "unbelievable", "workers_needed"]
@@ -123,8 +123,14 @@ class _Probe:
         if why_void:
             raise MeasurementVoid(why_void)
         log = self._transcript.log(ended_s)
-        reusable = reusable_tokens(self._requests, log.request)
+        reusable = self._reusable_tokens(log)
         return replace(log, stopped=stopped, client=health, began_s=start_s, reusable_tokens=reusable)
+
+    def _reusable_tokens(self, log: RequestLog) -> IntArray:
+        """By the server's count of tokens, where that of the prompts was an estimate."""
+        planned = self._requests.prompt_tokens[log.request]
+        reusable = reusable_tokens(self._requests, log.request)
+        return np.ceil(reusable * (log.prompt_tokens / planned)).astype(np.int64)
 
     def _look_after(self, start_s: float) -> str | None:
         """Wait until every counted request has been followed, or `watch` stops the probe and says why."""

@@ -97,10 +97,10 @@ class Client:
     It calls httpx's transport itself: httpx's client around it would double the CPU time a request takes.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str, path: str = "/v1/completions") -> None:
         self._transport = transport
         self._health = httpx.URL(f"{base_url}/health")
-        self._completions = httpx.URL(f"{base_url}/v1/completions")
+        self._completions = httpx.URL(f"{base_url}{path}")
 
     def question(self, body: bytes, on_read: OnRead) -> httpx.Request:
         """A completion request, ready to be sent."""
@@ -127,10 +127,10 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(base_url: str) -> AsyncIterator[Client]:
-    """A client for the length of a block."""
+async def open_client(base_url: str, path: str = "/v1/completions") -> AsyncIterator[Client]:
+    """A client that asks at `path`, for the length of a block."""
     async with StampingTransport() as transport:
-        yield Client(transport, base_url)
+        yield Client(transport, base_url, path)
 
 
 def reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import uvloop
 from tuner.load.channel import Channel, open_channel
 from tuner.load.health import effort
 from tuner.load.offer import Offer
-from tuner.load.prompts import Bodies
+from tuner.load.prompts import Questions, questions
 from tuner.load.recorder import Recorder
 from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason
 from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
@@ -29,13 +29,13 @@ WARM_TIMEOUT_S = 5.0
 
 async def work(job: Job, worker: int) -> None:
     """Make the prompts, open connections, say so, wait for the start, offer the load until told to stop."""
-    bodies = Bodies(job.endpoint.model, job.endpoint.vocab, job.requests, job.rows_of(worker))
+    asked = questions(job.endpoint.model, job.endpoint.vocab, job.requests, job.rows_of(worker))
     channel = await open_channel()
-    async with open_client(job.endpoint.base_url) as client:
+    async with open_client(job.endpoint.base_url, asked.path) as client:
         await _warm(client, job)
         channel.send(Ready())
         recorder = Recorder(await channel.words.started)
-        sender = _Sender(client, bodies, recorder, job.window.timeout_s)
+        sender = _Sender(client, asked, recorder, job.window.timeout_s)
         with _collector_at_rest():
             await _offer(Offer(job, worker, recorder, sender.send), recorder, channel)
     await channel.close()
@@ -68,9 +68,9 @@ async def _tell_when_followed(offer: Offer, channel: Channel) -> None:
 
 
 class _Sender:
-    def __init__(self, client: Client, bodies: Bodies, recorder: Recorder, timeout_s: float) -> None:
+    def __init__(self, client: Client, questions: Questions, recorder: Recorder, timeout_s: float) -> None:
         self._client = client
-        self._bodies = bodies
+        self._questions = questions
         self._recorder = recorder
         self._timeout_s = timeout_s
 
@@ -78,7 +78,7 @@ class _Sender:
         """Send one request and record its answer. Whatever becomes of it is recorded, not raised."""
         recorder = self._recorder
         status, how, why = 0, Ending.CANCELLED, ""
-        question = self._client.question(self._bodies.body(row), partial(recorder.read, row))
+        question = self._client.question(self._questions.body(row), partial(recorder.read, row))
         recorder.sent(row, due_s)
         try:
             async with asyncio.timeout(due_s + self._timeout_s - recorder.now_s()):

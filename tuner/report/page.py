@@ -12,8 +12,10 @@ from tuner.config.plan import Plan
 from tuner.confirm import values_of
 from tuner.outcome import Outcome
 from tuner.report.figures import figures
+from tuner.report.inside import inside
 from tuner.report.study import Study
 from tuner.report.table import table_of
+from tuner.space import spaces_of
 from tuner.summary import Point, Summary
 from tuner.wording.commands import command_lines, study_command
 from tuner.wording.comparison import at_percentile, comparison, deployed, percentile_name
@@ -29,7 +31,7 @@ from tuner.wording.conclusion import (
     sentence,
     what_breaks,
 )
-from tuner.wording.naming import METRICS, Naming, naming_of, slo_text, title, trial_name
+from tuner.wording.naming import METRICS, Naming, bound_text, naming_of, slo_text, title, trial_name
 from tuner.wording.numbers import (
     DASH,
     device,
@@ -38,11 +40,10 @@ from tuner.wording.numbers import (
     duration,
     goodput,
     latency,
-    limit,
     share,
     wanted_share,
 )
-from tuner.wording.simulation import predicted_against_measured
+from tuner.wording.simulation import predicted_against_measured, simulated_engine
 
 COMMAND_WIDTH = 88
 
@@ -88,6 +89,8 @@ def page(study: Study) -> str:
         cautions=cautions(summary, plan),
         steps=next_steps(outcomes, plan) if summary.verdict == "nothing-meets-slo" else (),
         figures=figures(study),
+        is_virtual=plan.box.simulation == "virtual",
+        inside=inside(outcomes, study.cast, naming),
         table=table_of(outcomes, study.cast, naming, plan),
         reproduce=_reproduce(summary, plan),
     )
@@ -137,8 +140,8 @@ def _latencies(point: Point, plan: Plan) -> list[Kpi]:
     """The share inside the SLO, with the limits and where their percentiles are."""
     seen = [
         f"{METRICS[name]} {percentile_name(plan.slo.attainment)} "
-        f"{latency(at_percentile(point, name, plan.slo.attainment))} of {limit(bound)}"
-        for name, bound in plan.slo.limits.present().items()
+        f"{latency(at_percentile(point, name, plan.slo.attainment))} of {bound_text(plan.slo.limits, name)}"
+        for name in plan.slo.limits.present()
     ]
     need = f"need {wanted_share(plan.slo.attainment)}"
     return [Kpi("Requests inside the SLO", share(point.attainment), "; ".join([need, *seen]))]
@@ -181,13 +184,9 @@ def _reproduce(summary: Summary, plan: Plan) -> dict[str, str]:
 
 
 def _simulation(summary: Summary, plan: Plan) -> dict[str, str]:
-    """Predicted against measured; of a study in virtual time, what its step times were calibrated on."""
+    """Of a simulation, where its step times come from; then predicted against measured."""
     said = predicted_against_measured(summary, plan)
-    if plan.box.simulation == "virtual":
-        said = tuple(f"{engine.title}: {_calibrated(plan, engine.name)}" for engine in plan.engines)
+    if plan.box.simulation is not None:
+        spaces = spaces_of(plan).values()
+        said = (*(f"{simulated_engine(plan, space.engine.title, space.default)}." for space in spaces), *said)
     return {"Simulation": " ".join(said)} if said else {}
-
-
-def _calibrated(plan: Plan, engine: str) -> str:
-    known = plan.calibrations.get(engine)
-    return known.title if known else "calibrated as shipped"

@@ -152,8 +152,7 @@ def _simulation(summary: Summary, plan: Plan) -> list[str]:
 
 def _ledger(summary: Summary, plan: Plan) -> list[str]:
     lines = _wrapped(f"{counts(summary)} · {cost(summary, plan)}", "  ")
-    lines += _labelled("report", f"{summary.dir}/report.html")
-    return lines
+    return lines + (_labelled("report", f"{summary.dir}/report.html") if summary.dir else [])
 
 
 def _indented(command: Sequence[str]) -> list[str]:

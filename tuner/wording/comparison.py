@@ -4,15 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuner.config.plan import Plan
+from tuner.config.slo import Slo
 from tuner.score import Percentiles, Score
 from tuner.summary import Point, Summary
-from tuner.wording.naming import METRICS
+from tuner.wording.naming import METRICS, bound_text, grows_with_prompt
 from tuner.wording.numbers import (
     device,
     dollars_per_million_tokens,
     goodput,
     latency,
-    limit,
     number,
     share,
     wanted_share,
@@ -65,7 +65,7 @@ def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
     if price is not None:
         note = f"${price:.2f} per {per}-hour"
         rows.append(_row(summary, "$ per million out tokens", lambda point: _cost(point, price), note=note))
-    rows += [_latency_row(summary, name, slo.attainment, bound) for name, bound in slo.limits.present().items()]
+    rows += [_latency_row(summary, name, slo) for name in slo.limits.present()]
     chosen = deployed(summary)
     holds = chosen.attainment >= slo.attainment if chosen else None
     note = f"need {wanted_share(slo.attainment)}"
@@ -87,16 +87,17 @@ def _row(
     return Row(label, show(default) if default else "", show(best) if best else "", holds, note)
 
 
-def _latency_row(summary: Summary, metric: str, attainment: float, bound: float) -> Row:
-    chosen = deployed(summary)
+def _latency_row(summary: Summary, metric: str, slo: Slo) -> Row:
+    chosen, attainment, bound = deployed(summary), slo.attainment, slo.limits.present()[metric]
     seen = at_percentile(chosen, metric, attainment) if chosen else None
     gaps = ", all gaps" if metric == "itl_s" else ""
     label = f"{METRICS[metric]} {percentile_name(attainment)}{gaps}"
-    # The percentile over all gaps is shown, but a request is judged by its own gaps.
-    judged = metric != "itl_s" and seen is not None
+    # The percentile over all gaps is shown, but a request is judged by its own gaps, or its own limit.
+    judged = metric != "itl_s" and not grows_with_prompt(slo.limits, metric) and seen is not None
     is_at_limit = judged and seen is not None and bound < seen <= bound * AT_THE_LIMIT
     holds = seen <= bound if judged and seen is not None and not is_at_limit else None
-    note = f"at its limit, {limit(bound)}" if is_at_limit else f"limit {limit(bound)}"
+    said = bound_text(slo.limits, metric)
+    note = f"at its limit, {said}" if is_at_limit else f"limit {said}"
     note = f"{note} each" if metric == "itl_s" else note
     return _row(summary, label, lambda point: latency(at_percentile(point, metric, attainment)), holds, note)
 

@@ -1,12 +1,12 @@
 """The conclusion of a study in words: headline, sentence, what to watch. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.config.plan import Plan
 from tuner.outcome import Outcome
-from tuner.summary import Summary, VerdictWord
+from tuner.summary import Point, Summary, VerdictWord
 from tuner.wording.comparison import deployed
 from tuner.wording.naming import (
     broken_limit,
@@ -127,11 +127,28 @@ def cautions(summary: Summary, plan: Plan) -> tuple[str, ...]:
             given = chances if isinstance(chances, tuple) else (chances,)
             chance = ", ".join(map(share, given))
             said.append(f"Speculation rests on an assumed acceptance of {chance} per guess: measure it on real text.")
+        said += _about_the_load(point, plan)
         replicas = len(plan.box.gpus) // point.gpus
         if replicas > 1:
             total = number(point.goodput_rps_per_gpu * point.gpus * replicas)
             said.append(f"The whole box: {replicas} such servers, {total} req/s, assuming even routing.")
     return tuple(said)
+
+
+def _about_the_load(point: Point, plan: Plan) -> Iterator[str]:
+    """What the way in which load was offered means for the figures."""
+    arrivals, recorded_rps = plan.workload.arrivals, plan.workload.trace_rate_rps
+    if arrivals.ramp:
+        yield (
+            f"Each trial kept the best of up to {arrivals.ramp.users} steps of {duration(arrivals.ramp.every_s)}: "
+            "such a best is too good by chance. Believe the windows measured again on fresh seeds."
+        )
+    if arrivals.kind == "trace" and recorded_rps:
+        held = point.load.get("rate_rps", 0.0) / recorded_rps
+        yield (
+            f"The trace came at {number(recorded_rps)} req/s on average: one such server holds it at "
+            f"{number(held, 2)} times its own speed."
+        )
 
 
 def next_steps(outcomes: Sequence[Outcome], plan: Plan) -> tuple[tuple[str, str], ...]:

@@ -92,10 +92,21 @@ def trial_name(trial: int) -> str:
 
 def limits_text(limits: Limits) -> str:
     """`TTFT ≤ 200 ms and ITL ≤ 50 ms`."""
-    parts = [f"{METRICS[name]} ≤ {limit(bound)}" for name, bound in limits.present().items()]
-    if limits.ttft_s_per_prompt_token:
-        parts[0] += f" + {number(limits.ttft_s_per_prompt_token * 1e3)} ms per prompt token"
+    parts = [f"{METRICS[name]} ≤ {bound_text(limits, name)}" for name in limits.present()]
     return " and ".join(parts) or "no latency limit"
+
+
+def bound_text(limits: Limits, metric: str) -> str:
+    """A limit that exists, as it was given: `200 ms`, `200 ms + 0.4 ms per prompt token`."""
+    text = limit(limits.present()[metric])
+    if grows_with_prompt(limits, metric):
+        text += f" + {number(limits.ttft_s_per_prompt_token * 1e3)} ms per prompt token"
+    return text
+
+
+def grows_with_prompt(limits: Limits, metric: str) -> bool:
+    """Whether each request has its own limit on `metric`, so that no percentile can be held against one."""
+    return metric == "ttft_s" and limits.ttft_s_per_prompt_token > 0
 
 
 def slo_text(slo: Slo) -> str:

@@ -84,7 +84,7 @@ def dollars_per_million_tokens(dollars_per_hour: float | None, tok_s: float) -> 
 def load_text(load: Load | Mapping[str, float]) -> str:
     """`8.4 req/s` or `32 users`, of one server."""
     if isinstance(load, ClosedLoop):
-        return f"{load.users} users"
+        return f"1 to {load.users} users" if load.joining_s else f"{load.users} users"
     if not isinstance(load, Mapping):
         return f"{number(load.rate_rps)} req/s"
     if "users" in load:

@@ -1,13 +1,29 @@
-"""Words for how near the simulation came to what was measured: predicted against measured. Pure."""
+"""Words for simulations: what their step times are, and how near they came to what was measured."""
 
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from launchers.sim.steptime import step_time
+from launchers.sim.virtual import planned_settings
 from tuner.config.plan import Plan
+from tuner.configuration import Configuration
+from tuner.errors import ServerFailed
 from tuner.summary import Comparison, Summary
 from tuner.wording.comparison import deployed
 from tuner.wording.naming import trial_name
 from tuner.wording.numbers import device, number, share
+
+
+def simulated_engine(plan: Plan, title: str, default: Configuration, lacking: str = "") -> str:
+    """Where the step times of an engine's default come from (`lacking`: and why not from a table), what it adds to
+    each step, and in virtual time how long it takes to start; or what keeps it from starting."""
+    try:
+        settings = planned_settings(plan, default)
+    except ServerFailed as failed:
+        return f"{title}'s default will not start on this box: {failed}"
+    steps = step_time(settings, plan.model, plan.box.gpu, plan.calibrations.get(default.engine))
+    start = f", start {settings.startup_s:.0f} s" if plan.box.simulation == "virtual" else ""
+    return f"{title}: step times from {steps.source}{lacking}; +{steps.per_step_s * 1e3:.1f} ms per step{start}"
 
 
 def predicted_against_measured(summary: Summary, plan: Plan) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tuner.config.catalog import load, names
 from tuner.config.strict import suggestion
 from tuner.config.workload import Arrivals, Lengths, Workload
 from tuner.errors import ConfigError
-from tuner.workload.traces import read_trace
+from tuner.workload.traces import Trace, read_trace
 
 TRACES = (".jsonl", ".json", ".csv")
 
@@ -23,11 +24,11 @@ def load_workload(text: str) -> Workload:
     if fixed:
         return _fixed(text, int(fixed[1]), int(fixed[2]))
     if text.endswith((".yaml", ".yml")) or text in names(Workload):
-        return load(Workload, text)
+        return _knowing_its_trace(load(Workload, text))
     known = names(Workload)
     raise ConfigError(
         f"no workload named '{text}'{suggestion(text, known)}; there is: {', '.join(known)}; "
-        "or a trace (.csv, .jsonl, .json), or fixed lengths such as 1024x128"
+        "or a trace or prompts (.csv, .jsonl, .json), or fixed lengths such as 1024x128"
     )
 
 
@@ -35,11 +36,26 @@ def _recorded(path: Path) -> Workload:
     trace = read_trace(path)
     return Workload(
         name=path.stem,
-        title=f"Trace {path.name}",
+        title=f"{'Trace' if trace.chats is None else 'Prompts of'} {path.name}",
         source=f"{path} ({len(trace.prompt_tokens):,} requests)",
         trace=str(path.resolve()),
         arrivals=Arrivals(kind="poisson" if trace.arrival_s is None else "trace"),
+        **_found_in(trace),
     )
+
+
+def _knowing_its_trace(workload: Workload) -> Workload:
+    """The same workload, with what is found in its trace."""
+    if workload.trace is None:
+        return workload
+    trace = read_trace(Path(workload.trace))
+    if trace.rate_rps is None and workload.arrivals.kind == "trace":
+        raise ConfigError(f"{workload.trace}: arrivals of kind trace need its times, and it has none")
+    return workload.model_copy(update=_found_in(trace))
+
+
+def _found_in(trace: Trace) -> dict[str, Any]:
+    return {"real_text": trace.chats is not None, "trace_rate_rps": trace.rate_rps}
 
 
 def _fixed(name: str, prompt: int, output: int) -> Workload:

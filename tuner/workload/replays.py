@@ -8,12 +8,16 @@ from tuner.config.workload import Workload
 from tuner.errors import ConfigError
 from tuner.requests import FloatArray, IntArray, Requests, Segment
 from tuner.workload.arrivals import unit_gaps
+from tuner.workload.chats import chat_segments, chats_from, prompt_lengths
 from tuner.workload.prompts import Segments, draw_seeds, fresh_prompts
 from tuner.workload.streams import SEEDS_BELOW, Purpose, stream
 from tuner.workload.traces import Trace, read_trace
 
 BLOCK_TOKENS = 512
 """Mooncake hashes prompts in blocks of this size."""
+CHAT_TOKENS, CHAT_FACTOR = 64, 4 / 3
+"""What a chat's template may add to a prompt, and how much longer a text may be than was estimated: room for both is
+left in the context."""
 ODD = 0x9E3779B97F4A7C15
 """Multiplying by an odd number keeps different hashes different modulo a power of two."""
 
@@ -22,7 +26,8 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
     """`count` requests of the workload's trace, from a place that `seed` chooses, round and round.
 
     Requests that follow each other in the trace do so here; lengths and shared blocks are the trace's, texts are
-    the seed's. Every round has fresh texts. Raises ConfigError if the trace cannot be read.
+    the seed's unless the trace has its own. Every round has fresh texts. Raises ConfigError if the trace cannot be
+    read.
     """
     assert workload.trace is not None
     trace = read_trace(Path(workload.trace))
@@ -31,20 +36,23 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
     n = len(trace.prompt_tokens)
     place = int(stream(seed, Purpose.TRACE_START).integers(n)) + np.arange(count)
     prompt_tokens = trace.prompt_tokens[place % n]
+    chats = None if trace.chats is None else chats_from(trace.chats, place)
     return Requests(
         seed=seed,
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=prompt_tokens if chats is None else prompt_lengths(chats),
         output_tokens=trace.output_tokens[place % n],
         session=np.arange(count),
         unit_gaps=_gaps(workload, trace, seed, place),
         think_s=np.zeros(count),
-        segments=_segments(trace, seed, place, prompt_tokens),
+        segments=_segments(trace, seed, place, prompt_tokens) if chats is None else chat_segments(chats),
+        chats=chats,
     )
 
 
 def _fitting(trace: Trace, workload: Workload) -> Trace:
     assert workload.max_model_len is not None
-    fits = np.flatnonzero(trace.prompt_tokens + trace.output_tokens <= workload.max_model_len)
+    prompt_tokens = trace.prompt_tokens if trace.chats is None else trace.prompt_tokens * CHAT_FACTOR + CHAT_TOKENS
+    fits = np.flatnonzero(prompt_tokens + trace.output_tokens <= workload.max_model_len)
     if not len(fits):
         raise ConfigError(f"{workload.trace}: no request of it fits into {workload.max_model_len:,} tokens")
     return Trace(
@@ -52,6 +60,7 @@ def _fitting(trace: Trace, workload: Workload) -> Trace:
         output_tokens=trace.output_tokens[fits],
         arrival_s=None if trace.arrival_s is None else trace.arrival_s[fits],
         blocks=None if trace.blocks is None else tuple(trace.blocks[row] for row in fits.tolist()),
+        chats=None if trace.chats is None else tuple(trace.chats[row] for row in fits.tolist()),
     )
 
 

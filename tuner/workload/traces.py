@@ -1,8 +1,8 @@
-"""Recorded traffic: Azure and BurstGPT CSV, Mooncake JSONL and ShareGPT JSON become one kind of trace."""
+"""Recorded traffic: Azure and BurstGPT CSV, Mooncake JSONL, ShareGPT JSON, JSONL of prompts, as one kind of trace."""
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -14,6 +14,7 @@ import numpy as np
 
 from tuner.errors import ConfigError
 from tuner.requests import FloatArray, IntArray
+from tuner.workload.chats import Chat, prompt_lengths, row_of
 
 ROWS_AT_MOST = 200_000
 """Longer traces are read up to here: the 2024 Azure week has 27 million rows."""
@@ -21,8 +22,7 @@ BATCH_S = 3.0
 """Mooncake's clock: all requests of three seconds carry one time stamp."""
 FIRST_CHARACTERS = 4096
 """Enough to know a format by; a ShareGPT file is one line."""
-CHARACTERS_PER_TOKEN = 4
-"""ShareGPT holds text, not tokens: about what English takes with today's vocabularies."""
+TEXT_KEYS = ("prompt", "messages", "conversations")
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,22 @@ class Trace:
     """n recorded requests in order of arrival. `arrival_s` (n,) is None where the file has no times.
 
     `blocks[i]` are the content hashes of the prompt's blocks of 512 tokens (the last may be shorter); None where
-    the file says nothing about content.
+    the file says nothing about content. `chats[i]` is the prompt itself, None where the file has none; token counts
+    are then estimates.
     """
 
     prompt_tokens: IntArray
     output_tokens: IntArray
     arrival_s: FloatArray | None = None
     blocks: tuple[tuple[int, ...], ...] | None = None
+    chats: tuple[Chat, ...] | None = None
+
+    @property
+    def rate_rps(self) -> float | None:
+        """Requests per second from the first to the last; None where the file has no times, or only one."""
+        if self.arrival_s is None or len(self.arrival_s) < 2 or self.arrival_s[-1] <= 0:
+            return None
+        return float((len(self.arrival_s) - 1) / self.arrival_s[-1])
 
 
 Row = tuple[float, int, int]
@@ -66,17 +75,20 @@ def _read(path: Path, _changed_ns: int) -> Trace:
 
 _KNOWN = (
     "known are Azure CSV (TIMESTAMP,ContextTokens,GeneratedTokens), BurstGPT CSV (Timestamp,Model,Request tokens,"
-    "Response tokens,...), Mooncake JSONL (timestamp, input_length, output_length, hash_ids) and ShareGPT JSON"
+    "Response tokens,...), Mooncake JSONL (timestamp, input_length, output_length, hash_ids), ShareGPT JSON, and "
+    "JSON or JSONL of prompts (prompt or messages, and output_tokens if known)"
 )
 
 
 def _reader(beginning: str) -> Callable[[TextIO], Trace]:
     if beginning.lstrip().startswith("["):
-        return _sharegpt
+        return _array
     first_line, _, _ = beginning.partition("\n")
     for key, reader in (("ContextTokens", _azure), ("Request tokens", _burstgpt), ("input_length", _mooncake)):
         if key in first_line:
             return reader
+    if first_line.lstrip().startswith("{") and any(f'"{key}"' in first_line for key in TEXT_KEYS):
+        return _lines
     raise ValueError("its first line fits none")
 
 
@@ -123,20 +135,18 @@ def _spread(stamps_s: FloatArray) -> FloatArray:
     return spread
 
 
-def _sharegpt(file: TextIO) -> Trace:
-    pairs = list(islice(_first_exchanges(json.load(file)), ROWS_AT_MOST))
-    return Trace(_counts(_tokens(asked) for asked, _ in pairs), _counts(_tokens(said) for _, said in pairs))
+def _array(file: TextIO) -> Trace:
+    return _texts(json.load(file))
 
 
-def _first_exchanges(conversations: list[Any]) -> Iterator[tuple[str, str]]:
-    for conversation in conversations:
-        said = [turn["value"] for turn in conversation["conversations"][:2]]
-        if len(said) == 2 and all(said):
-            yield said[0], said[1]
+def _lines(file: TextIO) -> Trace:
+    return _texts(json.loads(line) for line in file if line.strip())
 
 
-def _tokens(text: str) -> int:
-    return -(-len(text) // CHARACTERS_PER_TOKEN)
+def _texts(rows: Iterable[Mapping[str, Any]]) -> Trace:
+    asked = list(islice((found for row in rows if (found := row_of(row)) is not None), ROWS_AT_MOST))
+    chats = tuple(row.chat for row in asked)
+    return Trace(prompt_lengths(chats), _counts(row.output_tokens for row in asked), chats=chats)
 
 
 def _counts(tokens: Iterable[int]) -> IntArray:

@@ -1,0 +1,192 @@
+"""RemoteTarget: a server that somebody else runs, over HTTP. It is measured, never started, stopped or reset."""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from launchers.cpu import usable_cores
+from tuner.config.catalog import load, names
+from tuner.config.model import Model, model_from_config_json
+from tuner.errors import BoxUnusable, ConfigError, FailureKind, MeasurementVoid, ServerFailed
+from tuner.load.prompts import drawn_ids
+from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
+from tuner.requestlog import RequestLog
+from tuner.requests import Requests, Segment
+from tuner.target import Load, Watch, Window
+from tuner.workload.chats import marked
+
+ANSWER_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
+GONE_AFTER = 3
+# Ids below this are whole words or pieces of them in every vocabulary in use.
+SAFE_VOCAB = 8000
+SALTS_BELOW = 2**63
+
+
+def _fresh_salt() -> int:
+    return int.from_bytes(os.urandom(8)) % SALTS_BELOW
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a running server says of itself. `engine` is who owns its model (vllm, sglang), `max_model_len` is None
+    where it does not say, `vocab` is SAFE_VOCAB where its model is not known here."""
+
+    url: str
+    model: str
+    engine: str
+    vocab: int
+    max_model_len: int | None
+
+
+@dataclass
+class RemoteTarget:
+    """A running server; implements `tuner.target.Target`.
+
+    Its prefix cache is not ours to reset: each probe has prompts of its own instead, of the same lengths and shared
+    in the same places, that no probe and no `tune` has sent before.
+    """
+
+    described: Described
+    send_lag_limit_s: float = SEND_LAG_LIMIT_S
+    _salt: int = field(default_factory=_fresh_salt)
+    _started_s: float = field(default_factory=perf_counter)
+    _refused: int = 0
+
+    def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
+        """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
+        endpoint = Endpoint(self.described.url, self.described.model, self.described.vocab)
+        cores = len(usable_cores())
+        workers = workers_needed(requests, load, cores)
+        supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s, workers)
+        try:
+            return replay(endpoint, _salted(requests, self._salt), load, window, supervision)
+        except MeasurementVoid as void:
+            self.reset_cache()
+            supervision = replace(supervision, workers=more_workers(workers, cores))
+            log = replay(endpoint, _salted(requests, self._salt), load, window, supervision)
+            return replace(log, client=log.client and replace(log.client, voided=str(void)))
+
+    def reset_cache(self) -> None:
+        """From here on, other prompts."""
+        self._salt = _fresh_salt()
+
+    def clock_s(self) -> float:
+        """Seconds since the measuring began."""
+        return perf_counter() - self._started_s
+
+    def check_alive(self) -> None:
+        """Raises ServerFailed when nobody listens at the address several times in a row."""
+        host, port = _address(self.described.url)
+        try:
+            socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+            self._refused = 0
+        except OSError as error:
+            self._refused += 1
+            if self._refused >= GONE_AFTER:
+                why = f"{self.described.url}: the server is gone: {error}"
+                raise ServerFailed(FailureKind.DIED_UNDER_LOAD, why) from error
+
+
+def describe(url: str, model: str | None) -> Described:
+    """Ask the server at `url` what it serves, and try whether it completes token ids.
+
+    `model`: the name to ask for; None: the one it serves. Raises BoxUnusable if it cannot be measured, ConfigError if
+    `url` or `model` is wrong.
+    """
+    base = _base(url)
+    with httpx.Client(base_url=base, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
+        served = _served(client, base)
+        chosen = _chosen(served, model, base)
+        described = Described(
+            url=base,
+            model=chosen["id"],
+            engine=str(chosen.get("owned_by") or "unknown"),
+            vocab=_vocab(chosen),
+            max_model_len=chosen.get("max_model_len"),
+        )
+        _try_out(client, described)
+    return described
+
+
+def _base(url: str) -> str:
+    """`http://host:port`, without what people paste behind it. Raises ConfigError."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigError(f"--url {url}: write http://HOST:PORT, for instance http://127.0.0.1:8000")
+    return f"http://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
+
+
+def _address(base: str) -> tuple[str, int]:
+    parts = urlsplit(base)
+    assert parts.hostname
+    return parts.hostname, parts.port or 80
+
+
+def _served(client: httpx.Client, base: str) -> list[dict[str, Any]]:
+    """The models that `/v1/models` lists."""
+    try:
+        answer = client.get("/v1/models")
+        listed = answer.json()["data"] if answer.is_success else None
+    except httpx.TransportError as error:
+        raise BoxUnusable(f"{base}: no server answers there: {error or type(error).__name__}") from error
+    except (json.JSONDecodeError, KeyError, TypeError):
+        listed = None
+    if not listed:
+        raise BoxUnusable(f"{base}/v1/models: no list of models ({answer.status_code}); is it an OpenAI-like server?")
+    return list(listed)
+
+
+def _chosen(served: Sequence[dict[str, Any]], model: str | None, base: str) -> dict[str, Any]:
+    known = [entry["id"] for entry in served]
+    if model is None and len(served) > 1:
+        raise ConfigError(f"{base} serves several models; name one with --model: {', '.join(known)}")
+    if model is not None and model not in known:
+        raise ConfigError(f"--model {model}: {base} does not serve it; it serves: {', '.join(known)}")
+    return next(entry for entry in served if model in {None, entry["id"]})
+
+
+def _vocab(entry: dict[str, Any]) -> int:
+    """The size of the vocabulary by a folder on this machine or by our catalog, else a safe small one."""
+    called = {str(entry["id"]), str(entry.get("root") or entry["id"])}
+    for folder in map(Path, sorted(called)):
+        if (folder / "config.json").is_file():
+            return model_from_config_json(folder.name, str(folder), folder / "config.json").architecture.vocab
+    for name in names(Model):
+        known = load(Model, name)
+        if called & {name, known.path}:
+            return known.architecture.vocab
+    return SAFE_VOCAB
+
+
+def _try_out(client: httpx.Client, described: Described) -> None:
+    """One short completion. Raises BoxUnusable with what the server said if there is none."""
+    low, high = drawn_ids(described.vocab)
+    body = {"model": described.model, "prompt": [low, (low + high) // 2, high - 1], "max_tokens": 1, "temperature": 0}
+    where = f"{described.url}/v1/completions"
+    try:
+        answer = client.post("/v1/completions", json=body)
+    except httpx.TransportError as error:
+        raise BoxUnusable(f"{where}: no answer: {error or type(error).__name__}") from error
+    if answer.status_code in {404, 405}:
+        raise BoxUnusable(f"{where}: not offered ({answer.status_code}); prompts go there as token ids")
+    if not answer.is_success:
+        raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {answer.text[:300]}")
+
+
+def _salted(requests: Requests, salt: int) -> Requests:
+    """The same requests with other texts; equal segments stay equal. Real text only gets another beginning."""
+    if requests.chats is not None:
+        return replace(requests, chats=tuple(marked(chat, f"{salt:x}") for chat in requests.chats))
+    segments = tuple(
+        tuple(Segment(segment.seed ^ salt, segment.tokens) for segment in prompt) for prompt in requests.segments
+    )
+    return replace(requests, segments=segments)

@@ -1,0 +1,46 @@
+"""Capacity: the highest rate that a server keeps up with, and who says that its queue stayed short."""
+
+from typing import Any
+
+import pytest
+
+from tests.builders import a_score, percentiles
+from tuner.capacity import capacity
+from tuner.config.slo import Limits
+from tuner.engineview import EngineView
+from tuner.score import Score
+from tuner.target import ClosedLoop
+
+LIMITS = Limits(ttft_s=0.2, itl_s=0.05)
+SLOW, LATE = percentiles(2.1, 3.0, 4.0), percentiles(0.01, 0.02, 0.051)
+
+
+def waiting(queue_p50_s: float | None) -> EngineView:
+    return EngineView(scrapes=9, queue_p50_s=queue_p50_s)
+
+
+@pytest.mark.parametrize(
+    ("probes", "expected"),
+    [
+        pytest.param([a_score(3.0), a_score(9.0), a_score(5.0)], (9.0, "ttft"), id="the highest"),
+        pytest.param([a_score(3.0, 0.2)], (3.0, "ttft"), id="whatever the attainment"),
+        pytest.param([a_score(3.0), a_score(9.0, ttft_s=SLOW)], (3.0, "ttft"), id="TTFT stands for the queue"),
+        pytest.param([a_score(9.0, ttft_s=SLOW, engine=waiting(0.1))], (9.0, "queue_time"), id="the engine knows it"),
+        pytest.param([a_score(9.0, engine=waiting(2.1))], (None, None), id="the engine's queue is long"),
+        pytest.param([a_score(9.0, engine=waiting(None))], (9.0, "ttft"), id="an engine that does not say"),
+        pytest.param([a_score(9.0, itl_s=LATE)], (None, None), id="gaps over their limit"),
+        pytest.param([a_score(9.0, itl_s=None)], (None, None), id="no gap seen"),
+        pytest.param([a_score(9.0, ttft_s=None)], (None, None), id="no token seen"),
+        pytest.param([a_score(9.0, stopped="hopeless")], (None, None), id="stopped early"),
+        pytest.param([a_score(load=ClosedLoop(4))], (None, None), id="a closed loop has no rate to keep up with"),
+        pytest.param([], (None, None), id="no probe"),
+    ],
+)
+def test_capacity_is_the_highest_rate_without_a_growing_queue_or_long_gaps(
+    probes: list[Score], expected: Any
+) -> None:
+    assert capacity(probes, LIMITS) == expected
+
+
+def test_without_a_limit_on_gaps_the_queue_alone_decides() -> None:
+    assert capacity([a_score(9.0, itl_s=LATE)], Limits(ttft_s=0.2)) == (9.0, "ttft")

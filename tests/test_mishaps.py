@@ -1,0 +1,47 @@
+"""Mishaps: what a user is told of probes that count although something was not right about them."""
+
+from dataclasses import replace
+
+from tests.builders import a_score
+from tests.logs import a_log
+from tuner.engineview import Scrape
+from tuner.mishaps import leftovers, mishaps, silence
+from tuner.probe import Recorded
+from tuner.requestlog import ClientHealth
+from tuner.score import Health, Score
+
+CLIENT = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.2, busy_frac=0.4, workers=2, cpu_frac=0.3)
+
+
+def a_probe(score: Score | None = None, **of_the_log: object) -> Recorded:
+    return Recorded("search", 0, score or a_score(), a_log([(0.0, (0.1,))], **of_the_log), planned_s=10.0)
+
+
+def with_leftovers(frac: float) -> Score:
+    return a_score(health=Health(CLIENT, 8, 8, 8, 0.1, 0.1 + frac, frac))
+
+
+def test_nothing_is_said_of_probes_that_went_well() -> None:
+    assert list(mishaps(3, [a_probe(), a_probe(with_leftovers(0.0))])) == []
+
+
+def test_failures_are_told_by_kind() -> None:
+    probes = [a_probe(errors=("HTTP 400: too long",)), a_probe(errors=("HTTP 400: too long", "reset by peer"))]
+    assert list(mishaps(3, probes)) == ["t3: some requests failed: HTTP 400: too long; reset by peer"]
+
+
+def test_a_probe_measured_twice_says_why() -> None:
+    voided = a_probe(client=replace(CLIENT, voided="requests left 71 ms late"))
+    assert list(mishaps(3, [a_probe(), voided])) == ["t3: 1 of 2 probes measured twice: requests left 71 ms late"]
+
+
+def test_a_cache_that_kept_an_earlier_probes_prompts_is_flagged() -> None:
+    (said,) = leftovers(3, [with_leftovers(0.0), with_leftovers(0.4), with_leftovers(0.2), a_score()])
+    assert said.startswith("t3: in 2 of 4 probes the prefix cache had up to 40% of the prompt tokens")
+
+
+def test_an_engine_that_says_nothing_of_itself_is_told() -> None:
+    (said,) = silence("vllm", [a_probe(), a_probe()])
+    assert said.startswith("vllm exports no metrics")
+    assert list(silence("vllm", [a_probe(), a_probe(scrapes=(Scrape(0.0, {}),))])) == []
+    assert list(silence("vllm", [])) == []

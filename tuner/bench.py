@@ -1,0 +1,122 @@
+"""Bench: the goodput of a server that somebody else runs, by the probes and the search of a trial."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tuner.config.slo import Slo
+from tuner.config.workload import Workload
+from tuner.configuration import Configuration
+from tuner.errors import BoxUnusable, ConfigError, MeasurementVoid, ServerFailed
+from tuner.goodput import LEAST_ATTAINMENT, Answer, at_one_load, find_goodput
+from tuner.outcome import Cost, Outcome
+from tuner.probe import ROOM, Prober, ProbeStage, Recorded, Watcher
+from tuner.requestlog import Status
+from tuner.score import Score
+from tuner.seeds import Purpose, derive
+from tuner.target import ClosedLoop, Load, OpenLoop, Target
+from tuner.trial import OFFLINE_REQUESTS, given_load, measured, question_of
+
+Heard = Callable[[Recorded], None]
+"""Is told every probe that has ended."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What to measure on a server of `gpus` GPUs. Without a `load` the one of highest goodput is searched.
+
+    `requests`: how many a probe at `load` should count; None: as many as the SLO takes.
+    """
+
+    workload: Workload
+    slo: Slo
+    seed: int = 0
+    gpus: int = 1
+    load: Load | None = None
+    requests: int | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError if its parts do not go together."""
+        if self.load is not None and self.workload.arrivals.kind == "at_once":
+            raise ConfigError(
+                f"workload '{self.workload.name}' offers all its requests at once; leave --rate and --users out"
+            )
+        if self.requests is not None and self.load is None:
+            raise ConfigError("--requests says how many a probe counts at one load; give --rate or --users with it")
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What was found. `outcome` is like that of a trial, every probe at a load among its probes.
+
+    `edge` is the level to recommend (G2 where an attainment is asked for), None where none was searched or holds.
+    """
+
+    outcome: Outcome
+    edge: float | None
+
+
+def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watcher | None = None) -> Benched:
+    """Measure `target`. Raises BoxUnusable where nothing can be measured there."""
+    stage: ProbeStage = "search" if order.load is None else "confirm"
+    # The requests that a study of this seed would send.
+    seed = derive(order.seed, Purpose.SEARCH)
+    measuring = _Measuring(Prober(target, order.workload, order.slo, seed, stage, watcher=watcher), heard)
+    try:
+        answer = _search(order, measuring) if order.load is None else _at(order.load, order, measuring)
+    except MeasurementVoid as void:
+        raise BoxUnusable(f"nothing was measured: {void}") from void
+    except ServerFailed as failed:
+        raise BoxUnusable(str(failed)) from failed
+    blank = Outcome(0, Configuration(engine, {"tp": order.gpus}), (), "measured")
+    found = measured(blank, answer, Cost(measuring_s=target.clock_s()), order.slo.limits)
+    return Benched(found, answer.edge)
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """A prober whose probes are told when they have ended."""
+
+    prober: Prober
+    heard: Heard
+
+    def told(self, found: Score) -> Score:
+        self.heard(self.prober.recorded[-1])
+        return found
+
+    def idle(self) -> Score:
+        """One request at a time. Raises BoxUnusable if the server answers none of them."""
+        found = self.told(self.prober.idle())
+        log = self.prober.recorded[-1].log
+        if not (log.status == Status.OK).any():
+            why = "; ".join(log.errors[:3]) or "every answer was late, cut off or empty"
+            raise BoxUnusable(f"the server answers no request of this workload: {why}")
+        return found
+
+
+def _search(order: Bench, measuring: _Measuring) -> Answer:
+    """The load of highest goodput, as a trial searches it that knows of no other server."""
+    slo, prober = order.slo, measuring.prober
+    if order.workload.arrivals.kind == "at_once":
+        return at_one_load(measuring.told(prober.all_at_once(OFFLINE_REQUESTS)), slo.attainment)
+    idle = measuring.idle()
+    if idle.attainment < min(slo.attainment, LEAST_ATTAINMENT):
+        return Answer("misses-slo", 0.0, idle, None, (idle,))
+    given = given_load(order.workload)
+    if isinstance(given, OpenLoop):
+        return at_one_load(measuring.told(prober.measure(given, slo.deciding_requests)), slo.attainment)
+    question = question_of(slo, order.workload, order.gpus, prober.idle_e2e_s)
+    return find_goodput(question, lambda load, n: measuring.told(prober.measure(load, n)))
+
+
+def _at(load: Load, order: Bench, measuring: _Measuring) -> Answer:
+    """One probe at `load`, never stopped early: over the SLO's window, or as long as its requests take."""
+    slo, prober = order.slo, measuring.prober
+    measuring.idle()
+    rate_rps = load.users / prober.idle_e2e_s if isinstance(load, ClosedLoop) else load.rate_rps
+    if order.requests is not None:
+        measure_s = ROOM * order.requests / rate_rps
+    elif isinstance(load, ClosedLoop):
+        measure_s = slo.window_s
+    else:
+        measure_s = max(slo.window_s, ROOM * slo.deciding_requests / rate_rps)
+    return at_one_load(measuring.told(prober.measure_for(load, measure_s)), slo.attainment)

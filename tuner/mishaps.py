@@ -1,0 +1,34 @@
+"""Mishaps: what was not right about probes that count all the same, in words. Pure."""
+
+from collections.abc import Iterator, Sequence
+
+from tuner.probe import Recorded
+from tuner.score import Score
+
+
+def mishaps(trial: int, probes: Sequence[Recorded]) -> Iterator[str]:
+    """Why requests failed, the first few kinds; which probes were measured twice; and `leftovers`."""
+    errors = sorted({error for one in probes for error in one.log.errors})
+    if errors:
+        yield f"t{trial}: some requests failed: {'; '.join(errors[:3])}"
+    voided = [one.log.client.voided for one in probes if one.log.client and one.log.client.voided]
+    if voided:
+        yield f"t{trial}: {len(voided)} of {len(probes)} probes measured twice: {voided[0]}"
+    yield from leftovers(trial, [one.score for one in probes])
+
+
+def leftovers(trial: int, scores: Sequence[Score]) -> Iterator[str]:
+    """That the prefix cache had prompts of an earlier probe, which makes a server look better than it is."""
+    found = [frac for score in scores if score.health and (frac := score.health.leftover_frac)]
+    if found:
+        yield (
+            f"t{trial}: in {len(found)} of {len(scores)} probes the prefix cache had up to {max(found):.0%} of the "
+            "prompt tokens that nothing in the probe had put there: an earlier probe's were left in it although it "
+            "was reset, so these probes look too good"
+        )
+
+
+def silence(engine: str, probes: Sequence[Recorded]) -> Iterator[str]:
+    """That an engine says nothing of itself, and what follows from it."""
+    if probes and not any(one.log.scrapes for one in probes):
+        yield f"{engine} exports no metrics: its queue, cache and batches are not seen, and TTFT stands for queueing"

@@ -1,0 +1,126 @@
+"""What `tune bench` prints: a line for each probe, then what the server is worth. Pure text, 80 columns."""
+
+from tuner.bench import Bench, Benched
+from tuner.config.slo import Slo
+from tuner.fluidity import FLUID_INDEX
+from tuner.probe import Recorded
+from tuner.score import Percentiles, Score
+from tuner.target import ClosedLoop
+from tuner.wording.naming import METRICS, bound_text, slo_text
+from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
+
+LABEL = 20
+
+
+def heading(url: str, model: str, order: Bench) -> str:
+    """What is measured, and by which rule."""
+    return f"{model} at {url} · {order.slo.name} SLO · workload {order.workload.name}\n  {slo_text(order.slo)}"
+
+
+def probe_line(probe: Recorded) -> str:
+    """`8 req/s  98.61 % in SLO of 1,020 requests · TTFT p99 212 ms · …`, for a finished probe."""
+    found = probe.score
+    named = {"ttft_s": found.ttft_s, "tpot_s": found.tpot_s}
+    tails = [f"{METRICS[name]} p99 {latency(seen.p99)}" for name, seen in named.items() if seen]
+    where = "one at a time" if probe.stage == "idle" else load_text(found.load)
+    stopped = ["stopped early"] if found.stopped else []
+    return " · ".join([f"{where}: {share(found.attainment)} in SLO of {found.counted:,} requests", *tails, *stopped])
+
+
+def progress_line(score: Score, done_frac: float) -> str:
+    """A probe under way."""
+    seen = f", {share(score.attainment)} of {score.counted:,} in SLO so far" if score.counted else ""
+    where = "one at a time" if score.load == ClosedLoop(1) else load_text(score.load)
+    return f"{where}: {100 * done_frac:.0f} % of the window{seen}"
+
+
+def benched_text(found: Benched, order: Bench) -> str:
+    """The summary as it is printed."""
+    blocks = [_goodput(found, order)]
+    best = found.outcome.best
+    if best is not None:
+        blocks += [_latencies(best, order.slo), _pace(best)]
+    if len(found.outcome.probes) > 1:
+        blocks.append(_levels(found, order))
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block) + "\n"
+
+
+def _goodput(found: Benched, order: Bench) -> list[str]:
+    best, outcome = found.outcome.best, found.outcome
+    assert best is not None, "what was measured has a best probe"
+    wanted = f"need {wanted_share(order.slo.attainment)}"
+    lines = []
+    if order.load is None and not outcome.holds_slo:
+        lines += _row("goodput", f"{DASH}, no load met the SLO; the closest did at {load_text(best.load)}")
+    elif order.load is None:
+        lines += _row("goodput", f"{number(outcome.value_rps_per_gpu)} req/s{_per(order)} that meet the SLO")
+        lines += _row("at a load of", load_text(best.load))
+    else:
+        lines += _row("goodput", f"{number(best.goodput_rps / order.gpus)} req/s{_per(order)} that meet every limit")
+        lines += _row("at a load of", load_text(best.load))
+    mark = "✓" if best.attainment >= order.slo.attainment else "✗"
+    lines += _row("requests in SLO", f"{share(best.attainment)} of {best.counted:,}, one window  {mark} {wanted}")
+    missed = [f"{METRICS.get(name, name)} {count}" for name, count in best.missed.items() if count]
+    if missed:
+        lines += _row("over a limit", " · ".join(missed))
+    if found.edge is not None:
+        users = "users" if order.workload.arrivals.kind == "closed" else "req/s"
+        lines += _row("holds up to", f"{number(found.edge)} {users}, fitted through all probes")
+    if outcome.capacity_rps is not None and order.load is None:
+        lines += _row(
+            "keeps up to", f"{number(outcome.capacity_rps)} req/s: queue short, pooled p99 gap in its limit"
+        )
+    return lines
+
+
+def _latencies(best: Score, slo: Slo) -> list[str]:
+    rows: list[tuple[str, Percentiles | None, str]] = [
+        (METRICS["ttft_s"], best.ttft_s, "ttft_s"),
+        (METRICS["tpot_s"], best.tpot_s, "tpot_s"),
+        (f"{METRICS['itl_s']}, all gaps", best.itl_s, "itl_s"),
+        (METRICS["e2e_s"], best.e2e_s, "e2e_s"),
+    ]
+    lines = [f"  {'':<{LABEL}}" + "".join(f"{name:>11}" for name in ("p50", "p90", "p99"))]
+    for label, seen, name in rows:
+        figures = [DASH] * 3 if seen is None else [latency(one) for one in (seen.p50, seen.p90, seen.p99)]
+        bound = f"   limit {bound_text(slo.limits, name)}" if name in slo.limits.present() else ""
+        lines.append(f"  {label:<{LABEL}}" + "".join(f"{figure:>11}" for figure in figures) + bound)
+    return lines
+
+
+def _pace(best: Score) -> list[str]:
+    lines = _row(
+        "output tokens", f"{number(best.throughput_tok_s)} tok/s, {number(best.tok_s_per_user)} to each user"
+    )
+    fluid = best.fluidity
+    if fluid and fluid.mean_index is not None:
+        lines += _row(
+            "fluidity",
+            f"{share(fluid.mean_index)} of token deadlines met; "
+            f"{share(fluid.fluid_frac)} of answers met {wanted_share(FLUID_INDEX)}",
+        )
+    if fluid and fluid.rate_tok_s is not None:
+        lines += _row("fluid token rate", f"{number(fluid.rate_tok_s)} tok/s")
+    return lines
+
+
+def _levels(found: Benched, order: Bench) -> list[str]:
+    """Every probe, by load."""
+    lines = [f"  {'load':<14}{'in SLO':>9}{'goodput':>12}{'tok/s':>10}{'tok/s/user':>13}{'TTFT p99':>12}"]
+    for one in sorted(found.outcome.probes, key=lambda score: score.offered_rps):
+        ttft = latency(one.ttft_s.p99 if one.ttft_s else None)
+        figures = (share(one.attainment), f"{number(one.goodput_rps)} req/s", number(one.throughput_tok_s))
+        stopped = "  stopped early" if one.stopped else ""
+        lines.append(
+            f"  {load_text(one.load):<14}{figures[0]:>9}{figures[1]:>12}{figures[2]:>10}"
+            f"{number(one.tok_s_per_user):>13}{ttft:>12}{stopped}"
+        )
+    return lines
+
+
+def _per(order: Bench) -> str:
+    return f" per GPU, {order.gpus} of them," if order.gpus > 1 else ""
+
+
+def _row(label: str, text: str) -> list[str]:
+    return [f"  {label:<{LABEL}}{text}"]
