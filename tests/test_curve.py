@@ -1,5 +1,6 @@
 """The curve fitted to probes: what it promises, and how sure it is."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_more_requests_make_it_surer() -> None:
 def test_probes_that_all_held_say_only_that_the_edge_is_further_up() -> None:
     curve = fit([a_probe(1.0, 1.0), a_probe(2.0, 1.0)], 0.99)
     assert curve.best_level > 4.0 and curve.error > 1.0
-    assert curve.chance_above(2.0) > 0.95
+    assert curve.chance_above(2.0) > 0.9
 
 
 def test_a_probe_far_away_does_not_move_the_edge() -> None:
@@ -111,3 +112,20 @@ def test_whatever_was_measured_there_is_a_curve_and_more_load_is_never_better(
 
 def test_the_level_of_a_load_is_its_rate_or_its_users() -> None:
     assert (level_of(a_probe(3.5, 1.0).load), level_of(ClosedLoop(7))) == (3.5, 7.0)
+
+
+@pytest.mark.parametrize("power", [4.0, 20.0])
+def test_the_level_to_recommend_leaves_room_for_what_is_not_known(power: float) -> None:
+    def advised(counted: int) -> float:
+        curve = fit(on_a_power_law([9.5, 10.0], 10.0, power, bad=0.01, counted=counted), 0.99)
+        level, goodput_rps = curve.advice(0.99)
+        assert curve.attainment_at(level) >= 0.99 and goodput_rps == pytest.approx(0.99 * level, rel=0.02)
+        return level / curve.best_level
+
+    assert 0.85 <= advised(500) < advised(20_000) <= 1.0
+
+
+def test_a_probe_that_was_stopped_says_only_that_it_was_at_least_so_bad() -> None:
+    steep = on_a_power_law([9.0, 9.5], 10.0, 40.0)
+    stopped = replace(a_probe(12.0, 0.85), stopped="150 of 1000 are bad already")
+    assert fit([*steep, stopped], 0.9).best_level == pytest.approx(10.0, rel=0.03)

@@ -11,6 +11,7 @@ of what is still possible says when enough is known.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from tuner.target import Load, OpenLoop
 
 # Powers of simulated servers at their edges: 1.3 where only long answers miss, 3-7 for gaps, 20-50 for queues.
 USUAL_POWER, POWER_FACTOR = 8.0, 3.0
-POWERS = np.geomspace(0.7, 100.0, 33)
+POWERS = np.geomspace(0.7, 100.0, 21)
 # The edge lies within this factor of the loads that were probed.
 REACH = 50.0
 # How far from the load of interest a probe still counts: the standard deviation of its weight in log load.
@@ -31,8 +32,10 @@ AFAR = 8.0
 USUAL_DISPERSION, GUESSES = 4.0, 2
 # Without an attainment asked for, curves are named by the load at which this share of requests is bad.
 PEAK_BAD = 0.1
-STEPS = 241
+STEPS = 121
 SURELY = 0.95
+# Where to look for the level to recommend, below the likeliest one.
+MARGINS = np.geomspace(0.85, 1.0, 41)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Curve:
     """What the probes leave possible: curves of weight `weights` (n,), which sum to 1.
 
     Each has its `edges` (n,), the load where the share of bad requests is `edge_bad`; its `powers` (n,); and its
-    `best` (n,), the load of highest goodput among those that hold the SLO: `value` (n,) good requests/s.
+    `best` (n,), the load of highest goodput among those that hold the SLO: `value` (n,) good requests/s. At a level
+    `unit_rps` · level ^ `growth` requests/s come.
     """
 
     edges: FloatArray
@@ -49,12 +53,15 @@ class Curve:
     edge_bad: float
     best: FloatArray
     value: FloatArray
+    unit_rps: float
+    growth: float
 
     def attainment_at(self, level: float) -> float:
         """The share of good requests to expect."""
-        return float(self.weights @ (1 - _bad(level, self.edges, self.powers, self.edge_bad)))
+        log_odds = _log_odds(level, self.edges, self.powers, self.edge_bad)
+        return float(self.weights @ (1 / (1 + np.exp(log_odds))))
 
-    @property
+    @cached_property
     def best_level(self) -> float:
         """Where goodput is highest among the loads that hold the SLO: the edge, or a peak below it; the median."""
         return _median(self.best, self.weights)
@@ -63,6 +70,20 @@ class Curve:
     def goodput_rps(self) -> float:
         """Good requests per second there; the median."""
         return _median(self.value, self.weights)
+
+    def advice(self, wanted: float) -> tuple[float, float]:
+        """The level to recommend, and the good requests/s to expect there.
+
+        The highest goodput to expect among levels where the attainment to expect is `wanted`. Both are means over
+        what is possible, so the level lies below the likeliest edge, by the more the less is known and the steeper
+        the fall: some per cent too low cost as many per cent of goodput, some per cent beyond a cliff all of it.
+        """
+        levels = self.best_level * MARGINS
+        attainment = np.array([self.attainment_at(level) for level in levels])
+        goodput = self.unit_rps * levels**self.growth * attainment
+        holds = attainment >= min(wanted, attainment.max())
+        best = int(np.argmax(np.where(holds, goodput, 0.0)))
+        return float(levels[best]), float(goodput[best])
 
     @property
     def goodput_at_most_rps(self) -> float:
@@ -125,16 +146,20 @@ def _weighed(scores: Sequence[Score], tells: FloatArray, edges: FloatArray, want
     edge, power = (grid.ravel() for grid in np.meshgrid(edges, POWERS))
     log_weights = -0.5 * (np.log(power / USUAL_POWER) / np.log(POWER_FACTOR)) ** 2
     for score, independent in zip(scores, tells, strict=True):
-        bad = _bad(level_of(score.load), edge, power, edge_bad)
-        good = score.attainment
-        log_weights = log_weights + independent * ((1 - good) * np.log(bad) + good * np.log1p(-bad))
+        log_odds = _log_odds(level_of(score.load), edge, power, edge_bad)
+        if score.stopped is not None:
+            # The worst was still to come: that more would have been bad says nothing against a curve.
+            log_odds = np.minimum(log_odds, float(np.log(_odds(np.clip(1 - score.attainment, 1e-9, 1 - 1e-9)))))
+        # (1 − good)·log bad + good·log(1 − bad), as bad = 1 / (1 + exp(−log_odds)).
+        log_weights -= independent * (np.logaddexp(0.0, -log_odds) + score.attainment * log_odds)
     weights = np.exp(log_weights - log_weights.max())
     # Goodput level^growth · (1 − bad) peaks where the share of bad requests is growth/power.
     growth = _growth(scores)
     best_bad = np.minimum(1 - wanted, np.minimum(growth / power, 0.98))
     best = edge * (_odds(best_bad) / _odds(edge_bad)) ** (1 / power)
-    offered = _offered_rps(scores, best, growth)
-    return Curve(edge, power, weights / weights.sum(), edge_bad, best, offered * (1 - best_bad))
+    unit_rps = _unit_rps(scores, float(np.exp(np.log(best).mean())), growth)
+    value = unit_rps * best**growth * (1 - best_bad)
+    return Curve(edge, power, weights / weights.sum(), edge_bad, best, value, unit_rps, growth)
 
 
 def _growth(scores: Sequence[Score]) -> float:
@@ -147,16 +172,15 @@ def _growth(scores: Sequence[Score]) -> float:
     return float(np.clip(np.cov(levels, came, bias=True)[0, 1] / spread, 0.05, 1.0)) if spread > 0 else 1.0
 
 
-def _offered_rps(scores: Sequence[Score], levels: FloatArray, growth: float) -> FloatArray:
-    """Requests/s that come at `levels`: from the probe nearest to them in the middle."""
-    middle = float(np.exp(np.log(levels).mean()))
-    nearest = min(scores, key=lambda score: abs(np.log(level_of(score.load) / middle)))
-    return np.asarray(max(nearest.offered_rps, 1e-9) * (levels / level_of(nearest.load)) ** growth)
+def _unit_rps(scores: Sequence[Score], level: float, growth: float) -> float:
+    """Requests/s that would come at a level of one, by the probe nearest to `level`."""
+    nearest = min(scores, key=lambda score: abs(np.log(level_of(score.load) / level)))
+    return float(max(nearest.offered_rps, 1e-9) / level_of(nearest.load) ** growth)
 
 
-def _bad(level: float, edge: FloatArray, power: FloatArray, edge_bad: float) -> FloatArray:
-    odds = _odds(edge_bad) * np.exp(np.clip(power * np.log(level / edge), -30, 30))
-    return np.asarray(np.clip(odds / (1 + odds), 1e-9, 1 - 1e-9))
+def _log_odds(level: float, edge: FloatArray, power: FloatArray, edge_bad: float) -> FloatArray:
+    """Of a bad request."""
+    return np.asarray(np.clip(np.log(_odds(edge_bad)) + power * np.log(level / edge), -20, 20))
 
 
 def _odds(share: float | FloatArray) -> FloatArray:

@@ -186,7 +186,10 @@ def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
     best = min(
         _presentable(whole, search, curve), key=lambda score: abs(np.log(level_of(score.load) / curve.best_level))
     )
-    return Answer(ended, curve.goodput_rps, best, curve.best_level, probes)
+    # Nobody runs a server that was given up: the sampler is to know it as it likeliest is.
+    given_up = (curve.best_level, curve.goodput_rps)
+    level, goodput_rps = curve.advice(search.question.attainment) if ended == "found" else given_up
+    return Answer(ended, goodput_rps, best, level, probes)
 
 
 def _presentable(whole: list[Score], search: Search, curve: Curve) -> list[Score]:
