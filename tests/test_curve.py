@@ -114,15 +114,15 @@ def test_the_level_of_a_load_is_its_rate_or_its_users() -> None:
     assert (level_of(a_probe(3.5, 1.0).load), level_of(ClosedLoop(7))) == (3.5, 7.0)
 
 
-@pytest.mark.parametrize("power", [4.0, 20.0])
-def test_the_level_to_recommend_leaves_room_for_what_is_not_known(power: float) -> None:
-    def advised(counted: int) -> float:
+def test_the_level_to_recommend_leaves_room_below_a_cliff_for_what_is_not_known() -> None:
+    def advised(counted: int, power: float) -> float:
         curve = fit(on_a_power_law([9.5, 10.0], 10.0, power, bad=0.01, counted=counted), 0.99)
         level, goodput_rps = curve.advice(0.99)
-        assert curve.attainment_at(level) >= 0.99 and goodput_rps == pytest.approx(0.99 * level, rel=0.02)
+        assert 0.93 * level <= goodput_rps <= level
         return level / curve.best_level
 
-    assert 0.85 <= advised(500) < advised(20_000) <= 1.0
+    assert 0.85 <= advised(500, 20.0) < advised(20_000, 20.0) <= 1.0
+    assert advised(20_000, 3.0) > 0.99, "on a slope an error of the level costs little either way"
 
 
 def test_a_probe_that_was_stopped_says_only_that_it_was_at_least_so_bad() -> None:

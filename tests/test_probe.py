@@ -18,8 +18,8 @@ RATE_RPS = 40.0
 COUNTED = 100
 
 
-def a_plan(folder: Path) -> Plan:
-    options = Options("qwen-7b", "chat", workload="128x16", simulate="virtual", gpus="1", out=folder / "study")
+def a_plan(folder: Path, workload: str = "128x16") -> Plan:
+    options = Options("qwen-7b", "chat", workload=workload, simulate="virtual", gpus="1", out=folder / "study")
     return plan_from(options).plan
 
 
@@ -53,6 +53,18 @@ def test_a_probe_lasts_long_enough_for_an_overload_to_show(
     limits: Limits, warmup_s: float, expected_s: float, tmp_path: Path
 ) -> None:
     assert window_s(tmp_path, limits, warmup_s) == pytest.approx(expected_s)
+
+
+def test_a_probe_lasts_until_the_batch_is_full_however_few_requests_it_counts(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path, workload="128x400")
+    slo = an_slo(limits=Limits(ttft_s=0.05), attainment=0.9, warmup_s=1.0, window_s=60.0, timeout_s=60.0)
+    with a_server(plan) as target:
+        prober = Prober(target, plan.workload, slo, seed=1)
+        idle = prober.idle()
+        prober.measure(OpenLoop(RATE_RPS), 10)
+    assert idle.e2e_s and idle.ttft_s
+    answer_s = idle.e2e_s.p50 - idle.ttft_s.p50
+    assert prober.recorded[-1].planned_s == pytest.approx(3 * answer_s - 1.0)
 
 
 def due_of_search_probes(folder: Path, with_idle: bool) -> list[list[float]]:

@@ -34,6 +34,8 @@ USUAL_DISPERSION, GUESSES = 4.0, 2
 PEAK_BAD = 0.1
 STEPS = 121
 SURELY = 0.95
+# A load that has more misses than so many times the allowed ones is the worse for it.
+BEARABLE = 2.0
 # Where to look for the level to recommend, below the likeliest one.
 MARGINS = np.geomspace(0.85, 1.0, 41)
 
@@ -74,16 +76,17 @@ class Curve:
     def advice(self, wanted: float) -> tuple[float, float]:
         """The level to recommend, and the good requests/s to expect there.
 
-        The highest goodput to expect among levels where the attainment to expect is `wanted`. Both are means over
-        what is possible, so the level lies below the likeliest edge, by the more the less is known and the steeper
-        the fall: some per cent too low cost as many per cent of goodput, some per cent beyond a cliff all of it.
+        The highest goodput to expect, where goodput counts less the more misses there are beyond BEARABLE times the
+        allowed ones: in the mean over what is possible. So the level lies below the edge of a cliff, by the more the
+        less is known, for some per cent too low cost as many per cent and some beyond it everything; on a gentle
+        slope, where an error of the level costs little either way, it is the likeliest.
         """
         levels = self.best_level * MARGINS
-        attainment = np.array([self.attainment_at(level) for level in levels])
-        goodput = self.unit_rps * levels**self.growth * attainment
-        holds = attainment >= min(wanted, attainment.max())
-        best = int(np.argmax(np.where(holds, goodput, 0.0)))
-        return float(levels[best]), float(goodput[best])
+        bad = 1 / (1 + np.exp([-_log_odds(level, self.edges, self.powers, self.edge_bad) for level in levels]))
+        borne = np.minimum(1.0, BEARABLE * (1 - wanted) / bad)
+        offered = self.unit_rps * levels**self.growth
+        best = int(np.argmax(offered * (((1 - bad) * borne) @ self.weights)))
+        return float(levels[best]), float(offered[best] * ((1 - bad[best]) @ self.weights))
 
     @property
     def goodput_at_most_rps(self) -> float:

@@ -125,9 +125,9 @@ def at_one_load(found: Score, attainment: float) -> Answer:
     return Answer("found", found.goodput_rps, found, None, (found,))
 
 
-def worth(scores: Sequence[Score], question: Question) -> Answer:
-    """What these probes say of a server, whoever chose their loads."""
-    return _answer("found", Search(question, list(scores)))
+def worth(scores: Sequence[Score], question: Question, *, given_up: bool = False) -> Answer:
+    """What these probes say of a server, whoever chose their loads. `given_up`: whether that ended as hopeless."""
+    return _answer("hopeless" if given_up else "found", Search(question, list(scores)))
 
 
 def next_level(search: Search) -> tuple[float, int] | None:
@@ -146,6 +146,8 @@ def next_level(search: Search) -> tuple[float, int] | None:
     is_confirmed = any(_within(score, best, CLOSE) for score in near)
     is_spent = len(search.thorough) >= MAX_THOROUGH
     if is_confirmed and (curve.error < KNOWN or is_spent):
+        return None
+    if near and curve.goodput_at_most_rps < question.beat_rps:
         return None
     return _level(best * OFFSETS[len(near) % len(OFFSETS)], question), question.thorough
 

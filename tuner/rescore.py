@@ -161,7 +161,8 @@ def _answer(plan: Plan, outcome: Outcome, scores: list[Score]) -> Answer:
         return Answer("misses-slo", 0.0, only, None, (only,))
     if kind == "at_once" or plan.workload.arrivals.speed:
         return at_one_load(only, slo.attainment)
-    return worth(scores, question_of(slo, plan.workload, outcome.configuration.gpus))
+    question = question_of(slo, plan.workload, outcome.configuration.gpus)
+    return worth(scores, question, given_up=outcome.state == "pruned")
 
 
 def _is_idle(plan: Plan, scores: Sequence[Score]) -> bool:
