@@ -202,6 +202,13 @@ def test_a_default_that_cannot_start_is_noted_and_the_study_may_go_on(folder: Pa
     assert any("default will not start on this box" in note for note in planned.notes)
 
 
+def test_the_model_for_cpus_is_simulated_only_with_a_word_on_what_was_probably_meant(tmp_path):
+    notes = plan_from(Options(model="tiny", slo="tiny", out=tmp_path / "study")).notes
+    assert any("none was found: name one with --engine-bin" in note for note in notes)
+    asked = plan_from(Options(model="tiny", slo="tiny", simulate="virtual", out=tmp_path / "study")).notes
+    assert not any("--engine-bin" in note for note in asked)
+
+
 def test_any_engine_flag_can_be_passed_on(folder: Path) -> None:
     plan = plan_from(Options(model="qwen-7b", slo="chat", flags=("max-model-len=8192", "enforce-eager"))).plan
     assert plan.extra_flags == ("--max-model-len", "8192", "--enforce-eager")

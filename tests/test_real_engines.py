@@ -16,7 +16,7 @@ from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed, unknown_flags
 from launchers.served import ServedTarget
-from tests.real_engines import open_real
+from tests.real_engines import exported, exported_by_simulation, open_real
 from tests.test_supervisor import are_gone, end_within_patience, wait_until_dead
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
@@ -121,6 +121,27 @@ def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
     assert view.cache_hit_frac is not None and view.cache_hit_frac < 0.01
 
 
+def metrics_of(target: ServedTarget) -> str:
+    return httpx.get(f"{target.endpoint.base_url}/metrics", timeout=30).text
+
+
+def longest_of(target: ServedTarget) -> int:
+    models = httpx.get(f"{target.endpoint.base_url}/v1/models", timeout=30).json()
+    return int(models["data"][0]["max_model_len"])
+
+
+@real_engines
+def test_a_simulated_server_exports_nothing_that_the_real_one_does_not(engine, target):
+    target.replay(some_requests(20), ClosedLoop(4), Window(0.0, 5.0, 30.0), lambda _log: None)
+    theirs, ours = exported(metrics_of(target)), exported_by_simulation(engine, longest_of(target))
+    if engine == "vllm":
+        assert ours - theirs == set()
+    else:
+        # It says nothing of what has not happened yet, and labels by more than copies.
+        unsaid = {"sglang:num_retracted_requests_total", "sglang:num_aborted_requests_total"}
+        assert {name for name, _ in ours} - {name for name, _ in theirs} - unsaid == set()
+
+
 def some_chats(n: int) -> Requests:
     """Conversations that a model can copy from, of about 100 tokens; the first half of each is the same."""
     rules = "You are a helpful assistant. Answer in short sentences, one after the other. " * 4
@@ -150,9 +171,12 @@ def test_a_real_server_answers_chats_of_real_text(engine, target):
 
 def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
     with open_real("vllm", tmp_path, speculation="ngram-3") as target:
+        assert isinstance(target, ServedTarget)
         # The first guesses wait for their code to be compiled.
         for measure_s in (15.0, 3.0):
             log = target.replay(some_chats(300), ClosedLoop(2), Window(0.0, measure_s, 60.0), lambda _log: None)
+        theirs, ours = exported(metrics_of(target)), exported_by_simulation("vllm", longest_of(target), drafts=3)
+    assert ours - theirs == set()
     assert (log.status[log.counted] == Status.OK).all(), log.errors
     assert log.engine is not None and log.engine.accepted_frac is not None
     assert 0 <= log.engine.accepted_frac <= 1

@@ -9,8 +9,8 @@ import pytest
 from launchers.engines import ENGINES
 from launchers.scrape import PATIENCE, RESTS, Scraper, read
 from launchers.sglang import SGLANG
+from launchers.sim.faults import Fault
 from launchers.sim.metrics import exposition
-from launchers.sim.mishaps import Mishap
 from launchers.sim.realtime import RealTime
 from launchers.sim.virtual import virtual_target
 from launchers.vllm import VLLM
@@ -119,7 +119,7 @@ def test_a_simulated_server_exports_what_is_read_of_the_real_one(engine: str) ->
     target = virtual_target(
         Configuration(engine, {"speculation": "ngram-3"}), load_model("qwen-7b"), load(Gpu, "h100"), 0.6
     )
-    text = exposition(engine, "m", [RealTime(target.settings, target.steps, Mishap())] * 2)
+    text = exposition(engine, "m", [RealTime(target.settings, target.steps, Fault())] * 2)
     metrics = ENGINES[engine].metrics
     assert {*read(text, metrics, 0.0).values, "accepted_frac"} == {*metrics.values, "accepted_frac"}
     assert read(text, metrics, 0.0).queue_counts[-1] == 0

@@ -2,6 +2,7 @@ import pytest
 
 from launchers.command import launch_command
 from launchers.sim.commandline import read, spelt_chances
+from launchers.sim.overrides import Overrides
 from tests.builders import a_calibration, a_gpu
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
@@ -79,6 +80,37 @@ def test_host_port_names_and_context_are_understood():
     assert read((*VLLM, "--sim-model", "qwen-7b", "--sim-gpu", "h200")).model == "qwen-7b"
 
 
+def test_vllm_serves_under_the_first_of_several_names():
+    asked = read((*VLLM, "--served-model-name", "a", "b", "--port", "81"))
+    assert (asked.served_name, asked.port, asked.ignored) == ("a", 81, ("--served-model-name", "b"))
+
+
+@pytest.mark.parametrize(
+    "words", [("--model", "qwen-7b"), ("--model=qwen-7b",), ("--port", "81", "--model", "qwen-7b")]
+)
+def test_vllm_takes_its_model_from_a_flag_too(words):
+    asked = read(("vllm", "serve", *words))
+    assert (asked.model, asked.ignored) == ("qwen-7b", ())
+
+
+@pytest.mark.parametrize(
+    "words, overrides",
+    [
+        ((*VLLM, "--num-gpu-blocks-override", "500"), Overrides(kv_blocks=500)),
+        ((*VLLM, "--kv-cache-memory-bytes", "10G"), Overrides(kv_bytes=10 * 2**30)),
+        ((*VLLM, "-q", "fp8"), Overrides(fp8_weights=True)),
+        ((*SGLANG, "--max-total-tokens", "4096", "--quantization=fp8"), Overrides(kv_tokens=4096, fp8_weights=True)),
+    ],
+)
+def test_a_cache_of_a_given_size_and_fp8_weights_may_be_asked_for(words, overrides):
+    asked = read(words)
+    assert (asked.overrides, asked.ignored) == (overrides, ())
+
+
+def test_other_number_formats_are_kept_as_without_effect():
+    assert read((*VLLM, "--quantization", "awq")).ignored == ("--quantization", "awq")
+
+
 @pytest.mark.parametrize("acceptance", [0.6, (0.8, 0.6)])
 def test_one_chance_or_one_for_each_guess_is_read_back_as_it_was_spelt(acceptance):
     assert read((*VLLM, "--sim-acceptance", spelt_chances(acceptance))).acceptance == acceptance
@@ -107,6 +139,7 @@ def test_a_context_length_may_be_spelt_as_vllm_allows(text, tokens):
         (("vllm", "serve"), "the following arguments are required: model"),
         (("sglang", "serve"), "the following arguments are required: model"),
         ((*VLLM, "--max-num-seqs", "many"), "error: argument --max-num-seqs: invalid int value: 'many'"),
+        ((*VLLM, "--enable-chunked-prefill=False"), "error: argument --enable-chunked-prefill: ignored explicit"),
         ((*VLLM, "--load-format", "dummy", "junk"), "error: unrecognized arguments: junk"),
     ],
 )

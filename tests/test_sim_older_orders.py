@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from launchers.sim.settings import Policy
 from launchers.sim.state import Scheduler
 from launchers.sim.virtual import VirtualTarget, under_policy, virtual_target
-from tests.test_sim_scheduler import PlainVllm, any_settings, play, small, some_requests
+from tests.simruns import any_settings, play, small, some_requests
+from tests.test_sim_vllm_order import PlainVllm
 from tuner.config.catalog import load, load_model
 from tuner.config.gpu import Gpu
 from tuner.config.slo import Limits

@@ -1,4 +1,4 @@
-from launchers.sim.prefixcache import hold, keep, leading_hits, release, take, unused, with_room
+from launchers.sim.prefixcache import hold, keep, leading_hits, release, take, tidy, unused, with_room
 
 
 def a_cache_with(*prompts: list[int], blocks: int = 10):
@@ -58,3 +58,23 @@ def test_a_block_that_is_not_full_is_the_first_to_be_taken_again():
     assert leading_hits(cache, [1, 2], 2) == 2
     take(cache, 1)
     assert leading_hits(cache, [1, 2], 2) == 1, "full blocks wait their turn behind those freed before"
+
+
+def test_what_is_used_again_and_again_does_not_pile_up_and_is_forgotten_in_the_same_order():
+    def after(tidy_above: int) -> tuple[int, list[int]]:
+        cache = a_cache_with([1, 2, 3], [4, 5, 6], blocks=8)
+        cache.tidy_above = tidy_above
+        for text in ([1, 2, 3], [4, 5]) * 50:
+            hold(cache, text)
+            release(cache, text, 0, 0)
+            tidy(cache)
+        piled_up = len(cache.freed)
+        left = []
+        for _ in range(8):
+            take(cache, 1)
+            left.append(leading_hits(cache, [1, 2, 3], 3) + leading_hits(cache, [4, 5, 6], 3))
+        return piled_up, left
+
+    (untidy, plain), (tidied, same) = after(1000), after(4)
+    assert untidy > 100 and tidied <= 8
+    assert plain == same == [6, 6, 5, 4, 3, 2, 1, 0]

@@ -1,90 +1,11 @@
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launchers.sim.orders import PLANS
-from launchers.sim.scheduler import abort, add, finish, new_scheduler, run_answers
-from launchers.sim.settings import SimSettings
-from launchers.sim.state import ANSWERING, ENDED, PREFILLING, Scheduler, chunk_times_s, held, steps_run, tokens_said
-
-BLOCK = 4
-
-
-def small(**overrides) -> SimSettings:
-    """A server small enough for every limit to be met."""
-    values = {"max_batch": 4, "token_budget": 16, "kv_tokens": 96, "max_model_len": 64, "block_tokens": BLOCK}
-    return SimSettings(**values | overrides)
-
-
-def step_s(prefill_tokens: int, cached: int, prompts: int, answers: int, context: int) -> float:
-    """A step time with binary fractions, so that sums are exact in any order."""
-    return 1 + prefill_tokens / 64 + cached / 4096 + prompts / 8 + answers / 128 + context / 8192
-
-
-@dataclass
-class Run:
-    """What came of it: times and ends of every request, and the contents of every step."""
-
-    scheduler: Scheduler
-    times: list[list[float]]
-    steps: list[tuple[int, ...]] = field(default_factory=list)
-
-
-def play(
-    chosen: SimSettings, requests, *, ahead=False, names=None, giving_up=None, check=lambda s, step: None
-) -> Run:
-    """Run requests (arrival, prompt, answer) to their ends; `giving_up` maps requests to when they are aborted."""
-    s = new_scheduler(chosen, shares_prefixes=names is not None)
-    plan = PLANS[chosen.policy]
-    pending = sorted(range(len(requests)), key=lambda i: (requests[i][0], i))
-    steps = []
-    now_s = 0.0
-    while True:
-        while pending and requests[pending[0]][0] <= now_s:
-            i = pending.pop(0)
-            add(s, *requests[i][1:], seed=i, names=names[i] if names else None)
-        for i, at_s in (giving_up or {}).items():
-            if i < len(s.phase) and at_s <= now_s:
-                abort(s, i)
-        step = plan(s)
-        check(s, step)
-        if not step[2] and not step[3]:
-            if not pending:
-                break
-            now_s = requests[pending[0]][0]
-            continue
-        steps.append(step)
-        now_s += step_s(*step)
-        finish(s, now_s)
-        if ahead and not s.ended and s.answering and not s.prefilling and (s.stuck or not s.waiting):
-            now_s = run_answers(s, now_s, requests[pending[0]][0] if pending else 1e9, step_s)
-        s.ended.clear()
-        assert len(steps) < 20_000, "somebody starves"
-    return Run(s, [chunk_times_s(s, i) for i in range(len(requests))], steps)
-
-
-a_request = st.tuples(st.integers(0, 40), st.integers(1, 44), st.integers(1, 20))
-some_requests = st.lists(a_request, min_size=1, max_size=14).map(sorted)
-
-
-def startable(chosen: SimSettings) -> SimSettings:
-    """Prompts that are never cut need a budget for the longest."""
-    return replace(chosen, token_budget=64) if chosen.policy == "prefill-first" else chosen
-
-
-any_settings = st.builds(
-    small,
-    policy=st.sampled_from(sorted(PLANS)),
-    max_batch=st.integers(1, 6),
-    token_budget=st.sampled_from([8, 16, 64]),
-    kv_tokens=st.sampled_from([64, 96, 400]),
-    long_prefill_tokens=st.sampled_from([0, 5]),
-    mixed_chunk=st.booleans(),
-    drafts=st.sampled_from([0, 0, 1]),
-    acceptance=st.sampled_from([0.0, 0.5, 1.0]),
-).map(startable)
+from launchers.sim.state import ANSWERING, ENDED, PREFILLING, Scheduler, held, steps_run, tokens_said
+from tests.simruns import BLOCK, any_settings, play, small, some_requests
 
 
 def held_blocks(s: Scheduler) -> int:
@@ -162,119 +83,6 @@ def test_a_prefix_cache_loses_no_block_and_changes_no_count(chosen, requests, ki
     assert 0 <= cache.hit_tokens <= cache.queried_tokens
 
 
-class PlainVllm:
-    """vLLM's order written down request by request, as its source has it, to compare the fast one with."""
-
-    def __init__(self, chosen: SimSettings) -> None:
-        self.chosen, self.running, self.waiting = chosen, [], []
-        self.free = chosen.blocks
-
-    def blocks(self, tokens: int) -> int:
-        return -(-tokens // self.chosen.block_tokens)
-
-    def plan(self) -> list[tuple[dict, int]]:
-        alone = len(self.running) + len(self.waiting) <= 1
-        limit = self.chosen.long_prefill_tokens if self.chosen.long_prefill_tokens and not alone else 10**9
-        batch, preempted = self.go_on(limit)
-        if not preempted:
-            self.admit(batch, limit)
-        return [(request, tokens) for request, tokens in batch if request in self.running]
-
-    def left(self, batch) -> int:
-        return self.chosen.token_budget - sum(tokens for _, tokens in batch)
-
-    def go_on(self, limit: int) -> tuple[list[tuple[dict, int]], bool]:
-        batch, preempted, at = [], False, 0
-        while at < len(self.running) and self.left(batch) > 0:
-            request = self.running[at]
-            tokens = min(request["tokens"] - request["computed"], limit, self.left(batch))
-            while (need := self.blocks(request["computed"] + tokens) - request["blocks"]) > self.free:
-                victim = self.running.pop()
-                self.free += victim["blocks"]
-                victim.update(computed=0, blocks=0, is_answer=False)
-                self.waiting.insert(0, victim)
-                preempted = True
-                if victim is request:
-                    return batch, preempted
-            self.free -= need
-            request["blocks"] += need
-            batch.append((request, tokens))
-            at += 1
-        return batch, preempted
-
-    def admit(self, batch: list[tuple[dict, int]], limit: int) -> None:
-        while self.waiting and self.left(batch) > 0 and len(self.running) < self.chosen.max_batch:
-            request = self.waiting[0]
-            tokens = min(request["tokens"], limit)
-            is_too_long = tokens > self.left(batch) and not self.chosen.chunked_prefill
-            if is_too_long or self.blocks(request["tokens"]) > self.free:
-                return
-            tokens = min(tokens, self.left(batch))
-            self.running.append(self.waiting.pop(0))
-            request["blocks"] = self.blocks(tokens)
-            self.free -= request["blocks"]
-            batch.append((request, tokens))
-
-    def run(self, requests) -> list[list[float]]:
-        made = [
-            {
-                "at": at,
-                "tokens": prompt,
-                "wanted": wanted,
-                "computed": 0,
-                "blocks": 0,
-                "times": [],
-                "is_answer": False,
-            }
-            for at, prompt, wanted in requests
-        ]
-        arrivals, now_s = list(made), 0.0
-        while arrivals or self.running or self.waiting:
-            while arrivals and arrivals[0]["at"] <= now_s:
-                self.waiting.append(arrivals.pop(0))
-            batch = self.plan()
-            if not batch:
-                now_s = max(now_s, arrivals[0]["at"])
-                continue
-            now_s += step_s(*self.contents(batch))
-            for request, tokens in batch:
-                request["computed"] += tokens
-                if request["computed"] == request["tokens"]:
-                    request.update(tokens=request["tokens"] + 1, is_answer=True)
-                    request["times"].append(now_s)
-                if len(request["times"]) == request["wanted"]:
-                    self.running.remove(request)
-                    self.free += request["blocks"]
-        return [request["times"] for request in made]
-
-    @staticmethod
-    def contents(batch) -> tuple[int, int, int, int, int]:
-        prompts = [(request, tokens) for request, tokens in batch if not request["is_answer"]]
-        answers = [request for request, _ in batch if request["is_answer"]]
-        return (
-            sum(tokens for _, tokens in prompts),
-            sum(request["computed"] for request, _ in prompts),
-            len(prompts),
-            len(answers),
-            sum(request["computed"] for request in answers),
-        )
-
-
-@settings(max_examples=300, deadline=None)
-@given(any_settings, some_requests, st.booleans())
-def test_vllms_order_is_that_of_its_source_request_by_request(chosen, requests, chunked):
-    chosen = replace(
-        chosen, policy="vllm", drafts=0, chunked_prefill=chunked, token_budget=chosen.token_budget if chunked else 64
-    )
-    assert play(chosen, requests, ahead=True).times == PlainVllm(chosen).run(requests)
-
-
-def test_the_request_admitted_last_is_preempted_when_the_cache_is_full():
-    run = play(small(kv_tokens=64), [(0, 24, 20), (0, 24, 20)])
-    assert run.scheduler.preemptions == 1
-    assert run.times[0][-1] < run.times[1][-1]
-
-
 @pytest.mark.parametrize("policy, computed_again", [("vllm", 14), ("sglang", 24)])
 def test_whoever_was_preempted_finds_again_what_is_still_cached(policy, computed_again):
     requests = [(0, 24, 40), (3, 24, 40)]
@@ -284,27 +92,6 @@ def test_whoever_was_preempted_finds_again_what_is_still_cached(policy, computed
     prefilled = [sum(step[0] for step in run.steps) - 48 for run in (forgetful, caching)]
     assert prefilled[1] == computed_again < prefilled[0]
     assert caching.scheduler.free_blocks == chosen.blocks
-
-
-def test_without_chunked_prefill_a_prompt_is_computed_in_one_step():
-    run = play(small(token_budget=64, chunked_prefill=False), [(0, 40, 4), (0, 40, 4)])
-    assert [step[0] for step in run.steps if step[0]] == [40, 40]
-
-
-def test_a_limit_on_long_prompts_lets_short_ones_pass():
-    requests = [(0, 40, 2), (0, 4, 2)]
-    limited = play(small(long_prefill_tokens=8), requests).times
-    unlimited = play(small(), requests).times
-    assert limited[1][0] < unlimited[1][0]
-    assert limited[0][0] > limited[1][0]
-
-
-def test_sglang_computes_prompts_before_it_goes_on_with_answers():
-    requests = [(0, 4, 20), (3, 40, 2)]
-    contents = play(small(policy="sglang"), requests).steps
-    assert all(not answers for tokens, _, _, answers, _ in contents if tokens)
-    mixed = play(small(policy="sglang", mixed_chunk=True), requests).steps
-    assert any(answers for tokens, _, _, answers, _ in mixed if tokens)
 
 
 @pytest.mark.parametrize("acceptance, steps", [(0.0, 13), (1.0, 4)])

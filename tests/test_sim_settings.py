@@ -77,6 +77,47 @@ def test_what_the_real_server_would_not_start_does_not_start(case, kind, evidenc
     assert evidence in failed.value.evidence
 
 
+@pytest.mark.parametrize(
+    "case, evidence",
+    [
+        ({"max_batch_size": 0}, "max_num_seqs\n  Input should be greater than or equal to 1"),
+        ({"max_batch_size": -5}, "max_num_seqs\n  Input should be greater than or equal to 1"),
+        ({"token_budget": 0}, "max_num_batched_tokens\n  Input should be greater than or equal to 1"),
+        ({"tp": 0}, "tensor_parallel_size\n  Input should be greater than or equal to 1"),
+        ({"pp": 0}, "pipeline_parallel_size\n  Input should be greater than or equal to 1"),
+        ({"dp": 0}, "data_parallel_size\n  Input should be greater than or equal to 1"),
+        ({"block_size": "0"}, "block_size\n  Input should be greater than or equal to 1"),
+        ({"stream_interval": 0}, "stream_interval\n  Input should be greater than or equal to 1"),
+        ({"gpu_memory_utilization": 5}, "gpu_memory_utilization\n  Input should be less than or equal to 1"),
+        ({"gpu_memory_utilization": 0}, "gpu_memory_utilization\n  Input should be greater than 0"),
+        ({"long_prefill_token_threshold": 40_000}, "long_prefill_token_threshold (40000) must be at least 0 and not"),
+        ({"long_prefill_token_threshold": -5}, "long_prefill_token_threshold (-5) must be at least 0"),
+        ({"max_model_len": 0}, "max_model_len\n  Input should be greater than 0"),
+        ({"max_model_len": 999_999_999}, "max_model_len (999999999) is greater than the derived max_model_len ("),
+        ({"engine": "sglang", "max_batch_size": 0}, "max_running_requests must be at least 1"),
+        ({"engine": "sglang", "tp": 0}, "tp_size must be at least 1"),
+        ({"engine": "sglang", "dp": 0}, "dp_size must be at least 1"),
+        ({"engine": "sglang", "gpu_memory_utilization": 1.5}, "mem_fraction_static must be between 0 and 1"),
+        ({"engine": "sglang", "max_model_len": 0}, "context_length must be at least 1"),
+        (
+            {"engine": "sglang", "max_model_len": 999_999},
+            "(999999) is greater than the derived context_length (32768)",
+        ),
+    ],
+)
+def test_a_value_that_no_server_can_have_is_refused_in_the_engines_words(case, evidence):
+    with pytest.raises(ServerFailed) as failed:
+        settings_for(**case)
+    assert failed.value.kind in (FailureKind.BAD_FLAG, FailureKind.BAD_COMBINATION)
+    assert evidence in failed.value.evidence
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_sglang_without_a_chunk_size_does_not_cut_prompts(size):
+    assert not settings_for("sglang", token_budget=size).chunked_prefill
+    assert settings_for("sglang", token_budget=2048).chunked_prefill
+
+
 def test_a_workload_of_short_requests_needs_less_cache():
     assert settings_for(model="llama-70b", tp=2, max_model_len=8192).kv_tokens > 8192
 

@@ -223,6 +223,14 @@ def test_copies_of_a_model_share_the_requests():
     assert tpot_s[0] < 0.9 * tpot_s[1]
 
 
+def test_a_stream_interval_counts_tokens_not_steps():
+    guessing = a_target(speculation="ngram-2", stream_interval=4)
+    guessing.settings = replace(guessing.settings, acceptance=1.0)
+    log = guessing.replay(some_requests(50, output=15), OpenLoop(4.0), WINDOW, never)
+    # One token, then 3 with each step: sent are 1, 7, 13 and the rest.
+    assert set(np.diff(log.chunk_start)) == {4}
+
+
 def test_a_stream_interval_sends_tokens_in_lumps_and_loses_none():
     log = a_target(stream_interval=4).replay(some_requests(50, output=10), OpenLoop(4.0), WINDOW, never)
     assert set(np.diff(log.chunk_start)) == {4}

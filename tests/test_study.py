@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tuner import record
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
 from tuner.errors import BoxUnusable, ConfigError
-from tuner.events import ConfirmProgress, Event, StudyEnded, StudyStarted, TrialEnded
+from tuner.events import ConfirmProgress, Event, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.goodput import level_of
 from tuner.record import summary_as_data
 from tuner.study import StudyOptions, run_study
@@ -153,6 +155,30 @@ def test_an_interrupted_study_concludes_from_what_it_has_and_resumes_to_the_same
     before = record.read_outcomes(plan.out)
     assert conclusions(a_run(plan, resume=True)) == conclusions(uninterrupted)
     assert record.read_outcomes(plan.out)[:5] == before
+
+
+def killed_while_asking(plan: Plan, number: int) -> None:
+    """Leave the study as a tuner does that is killed over trial `number`, in the midst of asking for a batch."""
+
+    def stop_before_any(event: Event) -> None:
+        if isinstance(event, TrialStarted) and event.trial > 0:
+            raise KeyboardInterrupt
+
+    a_run(plan, listener=stop_before_any)
+    with closing(sqlite3.connect(plan.out / "study.db")) as database, database:
+        later = "SELECT trial_id FROM trials WHERE number > ?"
+        for table in ("trial_params", "trial_user_attributes", "trial_system_attributes", "trials"):
+            database.execute(f"DELETE FROM {table} WHERE trial_id IN ({later})", (number,))
+        this_one = "SELECT trial_id FROM trials WHERE number = ?"
+        database.execute(f"DELETE FROM trial_user_attributes WHERE trial_id IN ({this_one})", (number,))
+
+
+def test_a_tuner_killed_while_it_asks_for_a_batch_resumes_to_the_same_end(finished: Any, tmp_path: Path) -> None:
+    _, unbroken, _ = finished
+    plan = a_plan(tmp_path)
+    killed_while_asking(plan, 4)
+    assert conclusions(a_run(plan, resume=True)) == conclusions(unbroken)
+    assert [outcome.trial for outcome in record.read_outcomes(plan.out)] == list(range(10))
 
 
 def test_a_folder_with_a_study_is_not_overwritten(finished: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner import record
 from tuner.conclude import conclude
@@ -47,6 +47,11 @@ class Progress:
         """The measured trial of highest goodput; the earlier one of two equals."""
         competing = [outcome for outcome in self.outcomes.values() if outcome.competes]
         return best_of(competing) if competing else None
+
+    @property
+    def best_rps_per_gpu(self) -> float:
+        """Its goodput; 0 where nothing has held the SLO."""
+        return self.best.value_rps_per_gpu if self.best else 0.0
 
     @property
     def default(self) -> Outcome | None:
@@ -135,7 +140,7 @@ def _search(search: Search, progress: Progress, listener: Listener) -> None:
 def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, optuna.Trial]]:
     """The next trials to measure: those a killed tuner left behind, else new ones; [] when the search is over."""
     plan, study, spaces = search.plan, search.study, search.spaces
-    left_behind = list(_left_behind(plan, study, progress))
+    left_behind = list(_left_behind(search, progress))
     if left_behind:
         return left_behind + _rest_of_batch(search, left_behind[0][0].incumbent_rps_per_gpu)
     room = _room(search)
@@ -143,8 +148,7 @@ def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, op
         room = 0
     defaults, done = len(spaces), _done(study)
     size = defaults if done < defaults else BATCH if plan.box.simulation == "virtual" else 1
-    incumbent = progress.best.value_rps_per_gpu if progress.best else 0.0
-    return [_ask(plan, study, spaces, incumbent) for _ in range(min(size, room))]
+    return [_ask(search, progress.best_rps_per_gpu) for _ in range(min(size, room))]
 
 
 def _done(study: optuna.Study) -> int:
@@ -159,12 +163,16 @@ def _room(search: Search) -> int:
 
 
 def _ask(
-    plan: Plan, study: optuna.Study, spaces: dict[str, Space], incumbent_rps_per_gpu: float
+    search: Search, incumbent_rps_per_gpu: float, half_asked: FrozenTrial | None = None
 ) -> tuple[TrialOrder, optuna.Trial]:
-    """One new trial. The sampler is seeded by the trial's number: a resumed study goes on as it would have."""
-    number = len(study.get_trials(deepcopy=False))
+    """One new trial, or the one that a tuner was killed over while it asked for it.
+
+    The sampler is seeded by the trial's number: a resumed study goes on as it would have.
+    """
+    plan, study, spaces = search.plan, search.study, search.spaces
+    number = half_asked.number if half_asked else len(study.get_trials(deepcopy=False))
     study.sampler = sampler(plan.sampler, spaces, derive(plan.seed, Purpose.SAMPLER, number))
-    trial = study.ask()
+    trial = optuna.trial.Trial(study, half_asked._trial_id) if half_asked else study.ask()
     found = suggest(trial, spaces)
     trial.set_user_attr("incumbent_rps_per_gpu", incumbent_rps_per_gpu)
     trial.set_user_attr("is_default", found.is_default)
@@ -172,16 +180,17 @@ def _ask(
     return _order(plan, trial.number, found, incumbent_rps_per_gpu), trial
 
 
-def _left_behind(plan: Plan, study: optuna.Study, progress: Progress) -> Iterator[tuple[TrialOrder, optuna.Trial]]:
+def _left_behind(search: Search, progress: Progress) -> Iterator[tuple[TrialOrder, optuna.Trial]]:
     """Trials that were under way when a tuner died: told from their outcome where it was written, else measured."""
+    plan, study = search.plan, search.study
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        trial = optuna.trial.Trial(study, frozen._trial_id)
         stored = frozen.user_attrs.get("configuration")
         if stored is None:
-            study.tell(trial, state=TrialState.FAIL)
-            if "fixed_params" in frozen.system_attrs:
-                study.enqueue_trial(frozen.system_attrs["fixed_params"], user_attrs=frozen.user_attrs)
-        elif frozen.number in progress.outcomes:
+            # Nothing of its batch has been measured yet, so that the best so far is what it was.
+            yield _ask(search, progress.best_rps_per_gpu, frozen)
+            continue
+        trial = optuna.trial.Trial(study, frozen._trial_id)
+        if frozen.number in progress.outcomes:
             tell(study, trial, progress.outcomes[frozen.number], plan.slo.attainment)
         else:
             found = Configuration(stored["engine"], stored["knobs"], frozen.user_attrs["is_default"])
@@ -196,7 +205,7 @@ def _rest_of_batch(search: Search, incumbent_rps_per_gpu: float) -> list[tuple[T
     behind_defaults = len(states) - len(search.spaces)
     missing = -behind_defaults % BATCH if behind_defaults > 0 else -behind_defaults
     room = _room(search) - states.count(TrialState.RUNNING)
-    return [_ask(search.plan, search.study, search.spaces, incumbent_rps_per_gpu) for _ in range(min(missing, room))]
+    return [_ask(search, incumbent_rps_per_gpu) for _ in range(min(missing, room))]
 
 
 def _order(plan: Plan, trial: int, found: Configuration, incumbent_rps_per_gpu: float) -> TrialOrder:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launchers.sim.overrides import Overrides
 from launchers.sim.spelling import human_readable_int, plain
 from tuner.config.calibration import Calibration
 from tuner.config.catalog import load
@@ -35,6 +36,7 @@ class Asked:
     acceptance: Chances
     max_model_len: int | None
     ignored: tuple[str, ...]
+    overrides: Overrides
     calibration: Calibration | None = None
 
 
@@ -47,9 +49,12 @@ def read(words: Sequence[str]) -> Asked:
     parser = _parser(f"{engine} serve")
     if engine == "vllm":
         parser.add_argument("model")
+        parser.add_argument("--num-gpu-blocks-override", dest="kv_blocks", type=int)
+        parser.add_argument("--kv-cache-memory-bytes", dest="kv_bytes", type=human_readable_int)
     for name, knob in spec.knobs.items():
         if knob.flag:
             parser.add_argument(knob.flag, dest=name, type=_number_of(engine, knob))
+    _refuse_values(parser, spec, words)
     known, rest = parser.parse_known_args(plain(engine, words[2:]))
     chosen, rest = _choices(spec, rest)
     speculation, rest = _speculation(rest)
@@ -60,12 +65,13 @@ def read(words: Sequence[str]) -> Asked:
         configuration=Configuration(engine, knobs | chosen | speculation),
         model=known.sim_model or model,
         gpu=known.sim_gpu,
-        served_name=known.served_name or model,
+        served_name=known.served_names[0] if known.served_names else model,
         host=known.host,
         port=known.port or DEFAULT_PORTS[engine],
         acceptance=known.sim_acceptance,
         max_model_len=known.max_model_len,
-        ignored=_flags_only(parser, rest),
+        ignored=_flags_only(parser, rest) + _without_effect(known),
+        overrides=Overrides(known.kv_blocks, known.kv_bytes, known.kv_tokens, known.quantization == "fp8"),
         calibration=known.sim_calibration,
     )
 
@@ -74,10 +80,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
-    parser.add_argument("--served-model-name", dest="served_name")
+    parser.add_argument("--served-model-name", dest="served_names", nargs="+" if prog.startswith("vllm") else 1)
+    parser.add_argument("--quantization")
+    parser.set_defaults(kv_blocks=None, kv_bytes=None, kv_tokens=None)
     parser.add_argument("--max-model-len", "--context-length", dest="max_model_len", type=_length)
     if prog.startswith("sglang"):
         parser.add_argument("--model-path", "--model", dest="model")
+        parser.add_argument("--max-total-tokens", dest="kv_tokens", type=int)
     hidden: dict[str, Any] = {"help": argparse.SUPPRESS}
     parser.add_argument("--sim-model", **hidden)
     parser.add_argument("--sim-gpu", default="h100", **hidden)
@@ -126,13 +135,35 @@ def _choices(spec: EngineSpec, rest: list[str]) -> tuple[dict[str, KnobValue], l
 def _number_behind(knob: Knob, words: list[str]) -> int | None:
     """Where another number stands behind the flag of a knob whose choices are numbers."""
     flags = {spelt[0] for spelt in (knob.choices or {}).values() if len(spelt) == 2 and spelt[1].isdigit()}
-    return next((at for at in range(1, len(words)) if words[at - 1] in flags and words[at].isdigit()), None)
+    return next((at for at in range(1, len(words)) if words[at - 1] in flags and _is_whole(words[at])), None)
+
+
+def _is_whole(word: str) -> bool:
+    return word.removeprefix("-").isdigit()
 
 
 def _found(flags: list[str], words: list[str]) -> int | None:
     """Where `flags` stand together in `words`."""
     starts = range(len(words) - len(flags) + 1) if flags else ()
     return next((at for at in starts if words[at : at + len(flags)] == flags), None)
+
+
+def _refuse_values(parser: argparse.ArgumentParser, spec: EngineSpec, words: Sequence[str]) -> None:
+    """`--enable-chunked-prefill=False`: the engines' parsers want a negated flag instead."""
+    choices = [flags for knob in spec.knobs.values() for flags in (knob.choices or {}).values()]
+    bare = {flags[0] for flags in choices if len(flags) == 1}
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if equals and flag.replace("_", "-") in bare:
+            parser.error(f"argument {flag}: ignored explicit argument {value!r}")
+
+
+def _without_effect(known: argparse.Namespace) -> tuple[str, ...]:
+    """What was understood and changes nothing: names behind the first, number formats that are not modelled."""
+    names = known.served_names[1:] if known.served_names else []
+    other = known.quantization not in (None, "fp8")
+    words = ["--served-model-name", *names] if names else []
+    return (*words, *(("--quantization", known.quantization) if other else ()))
 
 
 def _speculation(rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
@@ -146,13 +177,17 @@ def _speculation(rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
     known, rest = parser.parse_known_args(rest)
     if known.speculative_config:
         method = known.speculative_config.get("method", "draft_model")
-        return _speculating(method, int(known.speculative_config.get("num_speculative_tokens", 1))), rest
+        drafts = int(known.speculative_config.get("num_speculative_tokens", 1))
+        return _speculating(parser, method, drafts), rest
     if known.speculative_algorithm:
-        return _speculating(known.speculative_algorithm, (known.speculative_num_draft_tokens or 2) - 1), rest
+        verified = 2 if known.speculative_num_draft_tokens is None else known.speculative_num_draft_tokens
+        return _speculating(parser, known.speculative_algorithm, verified - 1), rest
     return {}, rest
 
 
-def _speculating(method: str, drafts: int) -> dict[str, KnobValue]:
+def _speculating(parser: argparse.ArgumentParser, method: str, drafts: int) -> dict[str, KnobValue]:
+    if drafts < 1:
+        parser.error(f"speculative tokens: should be at least 1 for each step, got {drafts}")
     return {"speculation": f"{'ngram' if 'ngram' in method.lower() else 'draft'}-{drafts}"}
 
 

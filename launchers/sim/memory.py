@@ -33,24 +33,30 @@ def kv_capacity_tokens(architecture: Architecture, gpu: Gpu, claim: Claim) -> in
     memory_bytes = gpu.memory_gib * GIB
     weight_bytes = architecture.parameters * architecture.weight_bytes / (claim.tp * claim.pp)
     if weight_bytes > memory_bytes:
-        raise _torch_out_of_memory(gpu, memory_bytes)
+        raise _torch_out_of_memory(gpu)
     reserve_bytes = _reserve_bytes(architecture, claim)
     free_bytes = memory_bytes * claim.memory_frac - weight_bytes
     if claim.engine == "sglang":
         if memory_bytes * (1 - claim.memory_frac) < reserve_bytes:
-            raise _torch_out_of_memory(gpu, memory_bytes)
+            raise _torch_out_of_memory(gpu)
     else:
         free_bytes -= reserve_bytes
     if free_bytes <= 0:
         raise _nothing_left(claim)
-    return int(free_bytes / _kv_bytes_per_token(architecture, claim))
+    return int(free_bytes / kv_bytes_per_token(architecture, claim))
 
 
 def check_longest_fits(architecture: Architecture, claim: Claim, kv_tokens: int, max_model_len: int) -> None:
-    """Raise ServerFailed, as vLLM does, if one request of `max_model_len` tokens would not fit in the cache."""
+    """Raise ServerFailed, as vLLM does, if one request of `max_model_len` tokens would not fit in the cache.
+
+    SGLang only wants one that holds anything.
+    """
+    if claim.engine == "sglang" and kv_tokens < 1:
+        evidence = "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."
+        raise ServerFailed(FailureKind.OUT_OF_MEMORY, "the KV cache is too small", evidence=evidence)
     if kv_tokens >= max_model_len or claim.engine == "sglang":
         return
-    gib_per_token = _kv_bytes_per_token(architecture, claim) / GIB
+    gib_per_token = kv_bytes_per_token(architecture, claim) / GIB
     raise ServerFailed(
         FailureKind.OUT_OF_MEMORY,
         "the KV cache is too small",
@@ -61,6 +67,12 @@ def check_longest_fits(architecture: Architecture, claim: Claim, kv_tokens: int,
     )
 
 
+def kv_bytes_per_token(architecture: Architecture, claim: Claim) -> float:
+    """On one GPU. Beyond one KV head per GPU, heads are copied rather than split."""
+    split = min(claim.tp, architecture.kv_heads) * claim.pp
+    return architecture.kv_bytes_per_token(claim.kv_dtype_bytes) / split
+
+
 def _reserve_bytes(architecture: Architecture, claim: Claim) -> float:
     """Memory that is neither weights nor KV cache; activations grow with the token budget."""
     hidden_sizes = max(ACTIVATION_LEAST, ACTIVATION_SHARED + ACTIVATION_SPLIT / claim.tp)
@@ -69,19 +81,17 @@ def _reserve_bytes(architecture: Architecture, claim: Claim) -> float:
     return RUNTIME_BYTES[claim.engine] + activation_bytes + communication_bytes
 
 
-def _kv_bytes_per_token(architecture: Architecture, claim: Claim) -> float:
-    """On one GPU. Beyond one KV head per GPU, heads are copied rather than split."""
-    split = min(claim.tp, architecture.kv_heads) * claim.pp
-    return architecture.kv_bytes_per_token(claim.kv_dtype_bytes) / split
-
-
-def _torch_out_of_memory(gpu: Gpu, memory_bytes: float) -> ServerFailed:
-    return ServerFailed(
-        FailureKind.OUT_OF_MEMORY,
-        f"the model does not fit on one {gpu.title}'s share",
-        evidence="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 0 has a total "
-        f"capacity of {memory_bytes / GIB:.2f} GiB of which 0.00 GiB is free.",
+def out_of_memory(gpu: Gpu) -> str:
+    """What PyTorch says when an allocation on `gpu` fails."""
+    return (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 0 has a total capacity of "
+        f"{gpu.memory_gib:.2f} GiB of which 0.00 GiB is free."
     )
+
+
+def _torch_out_of_memory(gpu: Gpu) -> ServerFailed:
+    explanation = f"the model does not fit on one {gpu.title}'s share"
+    return ServerFailed(FailureKind.OUT_OF_MEMORY, explanation, evidence=out_of_memory(gpu))
 
 
 def _nothing_left(claim: Claim) -> ServerFailed:

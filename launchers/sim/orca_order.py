@@ -6,9 +6,8 @@ contiguous, so a request is admitted when there is room for the longest one that
 preempted. Not modelled: the memory that activations of so many prompts at once need (choose `max_batch` for it).
 """
 
-from launchers.sim.prefixcache import leading_hits
 from launchers.sim.scheduler import admit, contents, give_chunk, grow_answers, head_of_queue
-from launchers.sim.state import Scheduler, Step, blocks_for
+from launchers.sim.state import Scheduler, Step, blocks_for, need_of
 
 
 def plan_orca(s: Scheduler) -> Step:
@@ -18,9 +17,9 @@ def plan_orca(s: Scheduler) -> Step:
         i = head_of_queue(s)
         if i is None:
             break
-        hits = leading_hits(s.cache, s.names[i], (s.target[i] - 1) // s.settings.block_tokens) if s.cache else 0
-        admit(s, i, hits)
-        give_chunk(s, i, s.target[i] - hits * s.settings.block_tokens)
+        need = need_of(s, i)
+        admit(s, i, need.hits)
+        give_chunk(s, i, need.tokens)
     s.stuck = True
     return contents(s)
 

@@ -5,9 +5,8 @@ vLLM 0.4. Prompts are never cut, so the token budget must hold the longest (that
 While a batch of prompts is computed every running answer waits: the generation stalls that Sarathi-Serve removes.
 """
 
-from launchers.sim.prefixcache import leading_hits, unused
 from launchers.sim.scheduler import admit, contents, give_chunk, grow_answers, head_of_queue, preempt_last
-from launchers.sim.state import Scheduler, Step, blocks_for, growth_now
+from launchers.sim.state import Scheduler, Step, growth_now, need_of
 
 WATERMARK_FRAC = 0.01
 """Of all blocks, kept free by admission for the answers to grow into: `watermark` of that engine's block manager."""
@@ -33,15 +32,12 @@ def _admit(s: Scheduler) -> None:
         i = head_of_queue(s)
         if i is None:
             return
-        hits = leading_hits(s.cache, s.names[i], (s.target[i] - 1) // s.settings.block_tokens) if s.cache else 0
-        tokens = s.target[i] - hits * s.settings.block_tokens
-        revived = unused(s.cache, s.names[i][:hits]) if s.cache else 0
-        need = blocks_for(s, s.target[i]) - hits + revived
-        if tokens > left or need > s.free_blocks - _watermark_blocks(s):
+        need = need_of(s, i)
+        if need.tokens > left or need.blocks > s.free_blocks - _watermark_blocks(s):
             return
-        admit(s, i, hits)
-        give_chunk(s, i, tokens)
-        left -= tokens
+        admit(s, i, need.hits)
+        give_chunk(s, i, need.tokens)
+        left -= need.tokens
         room -= 1
 
 

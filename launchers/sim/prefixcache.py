@@ -16,12 +16,14 @@ class PrefixCache:
     """`users[block]` counts the running requests that hold a cached block; absent blocks are not cached.
 
     `freed` queues (UNNAMED, how many) and (named blocks, stamp), these to be forgotten from the end of the list; a
-    block that was used again since has another stamp, or none. `stamps` has the cached blocks that nobody uses.
+    block that was used again since has another stamp, or none (`tidy` drops it where there are more than `tidy_above`
+    entries). `stamps` has the cached blocks that nobody uses.
     """
 
     users: dict[int, int] = field(default_factory=dict)
     freed: deque[tuple[list[int], int]] = field(default_factory=deque)
     stamps: dict[int, int] = field(default_factory=dict)
+    tidy_above: int = 10_000
     clock: int = 0
     own_names: int = 0
     queried_tokens: int = 0
@@ -65,6 +67,16 @@ def keep(cache: PrefixCache, names: list[int]) -> list[int]:
     fresh = [name for name in names if name not in cache.users]
     cache.users.update(dict.fromkeys(fresh, 1))
     return fresh
+
+
+def merge(cache: PrefixCache, names: list[int]) -> int:
+    """Put blocks that were just computed into the cache, using those that are there already instead of their copies.
+    How many are free now."""
+    there = [name for name in names if name in cache.users]
+    keep(cache, names)
+    if there:
+        cache.freed.appendleft((UNNAMED, len(there)))
+    return len(there) - hold(cache, there)
 
 
 def fresh_name(cache: PrefixCache) -> int:
@@ -111,6 +123,21 @@ def release(cache: PrefixCache, names: list[int], unnamed: int, partial: int) ->
     if idle:
         cache.freed.append((idle, cache.clock))
     return partial + unnamed + len(idle)
+
+
+def tidy(cache: PrefixCache) -> None:
+    """Drop from `freed` what was used again since, once there may be much of it. What is forgotten next is the same.
+
+    Texts that are asked for again and again pile up there, as long as nobody needs their room.
+    """
+    if len(cache.freed) <= cache.tidy_above:
+        return
+    stamps = cache.stamps
+    kept = (
+        (names if names is UNNAMED else [n for n in names if stamps.get(n) == at], at) for names, at in cache.freed
+    )
+    cache.freed = deque((names, at) for names, at in kept if names or names is UNNAMED)
+    cache.tidy_above = max(cache.tidy_above, 2 * len(cache.freed))
 
 
 def _forget(cache: PrefixCache, names: list[int], stamp: int, most: int) -> int:

@@ -12,7 +12,17 @@ import numpy as np
 
 from launchers.sim.orders import PLANS
 from launchers.sim.scheduler import abort, add, finish, run_answers
-from launchers.sim.state import ENDED, NO_RUN, Scheduler, Step, chunk_times_s, gained, steps_run, tokens_said
+from launchers.sim.state import (
+    ENDED,
+    NO_RUN,
+    Scheduler,
+    Step,
+    chunk_times_s,
+    gained,
+    said_by_chunk,
+    steps_run,
+    tokens_said,
+)
 from launchers.sim.steptime import StepSeconds
 from tuner.engineview import EngineView
 from tuner.requestlog import RequestLog, Status
@@ -22,8 +32,8 @@ from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 LOOKS = 8
 """How often `watch` is asked within a window."""
 
-# How long a request is on its way to the scheduler and its first token back. The served simulation's came 4 to
-# 5 ms after the scheduler's (benchmarks/served_vs_virtual.md); vLLM's own front end is of that size.
+# How long a request is on its way to the scheduler and its first token back: an assumption. The served simulation's
+# first tokens came 4.6 ms after the scheduler's when it was set, and 2 ms since (benchmarks/served_vs_virtual.md).
 FRONT_END_S = 0.004
 
 SEED_STRIDE = 1_000_003
@@ -63,7 +73,7 @@ class Replay:
         self._least_free = scheduler.free_blocks
 
     def share(self, names: list[list[int]]) -> None:
-        """Say which blocks of the prompts are shared (`block_names`)."""
+        """Say which blocks of the prompts are shared (`shared_block_names`)."""
         self._names = names
 
     def offer(self, load: Load, sessions: list[int]) -> None:
@@ -186,10 +196,9 @@ class Replay:
     def _seen(self, i: int) -> FloatArray:
         """The chunk times of one request that reached the client before it gave up."""
         times = np.array(chunk_times_s(self._s, i), dtype=np.float64)
-        interval = self._s.settings.stream_interval
-        if interval > 1 and len(times):
-            last = times[-1:] if (len(times) - 1) % interval and self._status[i] == Status.OK else times[:0]
-            times = np.concatenate([times[::interval], last])
+        if self._s.settings.stream_interval > 1:
+            has_ended = self._status[i] == Status.OK
+            times = times[_sent(said_by_chunk(self._s, i), self._s.settings.stream_interval, has_ended)]
         ended_at_s = self._ended_at_s[i]
         return times if np.isnan(ended_at_s) else times[times <= ended_at_s]
 
@@ -263,6 +272,18 @@ class Replay:
 
     def _counts(self, due_s: float) -> bool:
         return self._window.warmup_s <= due_s < self._window_end_s
+
+
+def _sent(said: list[int], interval: int, has_ended: bool) -> list[int]:
+    """At which chunks vLLM's front end sends what has come: the first, then with every `interval` tokens more, and
+    the last of an answer `has_ended`. `said`: tokens at each chunk."""
+    sent: list[int] = []
+    for chunk, tokens in enumerate(said):
+        if not sent or tokens - said[sent[-1]] >= interval:
+            sent.append(chunk)
+    if has_ended and sent[-1] < len(said) - 1:
+        sent.append(len(said) - 1)
+    return sent
 
 
 def _accepted_frac(s: Scheduler) -> float | None:

@@ -4,11 +4,8 @@ It has no clock: whoever drives it says when a step has ended. A step is planned
 its time, and is finished here. How the state is kept, and why that is fast: `state`.
 """
 
-from bisect import bisect_right
-from operator import add as plus
-from operator import sub as minus
-
-from launchers.sim.prefixcache import fresh_name, hold, keep, release, take, with_room
+from launchers.sim.kvblocks import book, cache_computed, cache_planned, release_blocks, remember, take_blocks
+from launchers.sim.prefixcache import hold, with_room
 from launchers.sim.settings import SimSettings
 from launchers.sim.speculation import chance_of_each, guesses
 from launchers.sim.state import (
@@ -19,11 +16,13 @@ from launchers.sim.state import (
     WAITING,
     Scheduler,
     Step,
-    blocks_for,
+    blocks_short,
     chunk_times_s,
     gained,
     growth_now,
     held,
+    is_admitted,
+    said_by_chunk,
     steps_run,
     tokens_said,
 )
@@ -93,19 +92,17 @@ def admit(s: Scheduler, i: int, hits: int) -> None:
 def grow_answers(s: Scheduler) -> None:
     """Run the answers in the step being planned; the blocks for it are free."""
     s.runs_answers = s.answering > 0
-    _take(s, growth_now(s))
+    take_blocks(s, growth_now(s))
 
 
 def give_chunk(s: Scheduler, i: int, tokens: int) -> None:
     """Compute `tokens` more of a prompt in the step being planned; the blocks for it are free."""
-    computed, reached = s.computed[i], s.computed[i] + tokens
-    need = blocks_for(s, reached) - s.blocks[i]
-    _take(s, need)
+    need = blocks_short(s, i, tokens)
+    take_blocks(s, need)
     s.blocks[i] += need
     s.chunks.append((i, tokens))
-    if s.cache and s.names[i]:
-        size = s.settings.block_tokens
-        s.owned[i] += keep(s.cache, s.names[i][computed // size : reached // size])
+    if s.cache:
+        cache_planned(s, s.cache, i, tokens)
 
 
 def contents(s: Scheduler) -> Step:
@@ -125,7 +122,11 @@ def finish(s: Scheduler, now_s: float) -> None:
         _answer(s, now_s)
         s.runs_answers = False
     for i, tokens in s.chunks:
+        if s.cache:
+            cache_computed(s, s.cache, i, tokens)
         s.computed[i] += tokens
+        if s.left_out and i in s.left_out:
+            _check_guesses(s, i, tokens - 1)
         if s.computed[i] == s.target[i]:
             s.prefilling.remove(i)
             _begin_answer(s, i, now_s)
@@ -143,45 +144,72 @@ def run_answers(s: Scheduler, now_s: float, until_s: float, step_s: StepSeconds)
         if need > s.free_blocks:
             break
         if need:
-            _take(s, need)
+            take_blocks(s, need)
         now_s += step_s(0, 0, 0, s.answering, s.context_tokens)
         _answer(s, now_s)
     return now_s
 
 
 def preempt_last(s: Scheduler) -> None:
-    """Throw the request that was admitted last out of the batch; it will be computed again from its start."""
+    """Throw the request that was admitted last out of the batch, to the head of the queue."""
     i = s.admitted.pop()
-    while s.place[i] != len(s.admitted) or s.phase[i] not in (PREFILLING, ANSWERING):
+    while not is_admitted(s, i, len(s.admitted)):
         i = s.admitted.pop()
-    if s.phase[i] == ANSWERING:
-        s.earlier[i] = chunk_times_s(s, i)
-        s.said[i] = tokens_said(s, i)
+    preempt(s, i)
+    s.waiting.appendleft(i)
+
+
+def preempt(s: Scheduler, i: int) -> None:
+    """Throw a request out of the batch; it waits, to be computed again from its start."""
     if s.settings.prefix_caching:
-        _remember(s, i)
-    _leave(s, i)
+        remember(s, i)
+    _interrupt(s, i)
+    release_blocks(s, i)
+    s.prefilling.remove(i)
+    s.left_out.discard(i)
     s.phase[i] = WAITING
     s.computed[i] = s.blocks[i] = 0
-    s.target[i] = s.prompt[i] + s.said[i]
-    s.run_start[i] = s.run_end[i] = NO_RUN
-    s.guessed.pop(i, None)
-    s.waiting.appendleft(i)
     s.preemptions += 1
 
 
-def _remember(s: Scheduler, i: int) -> None:
-    """Name the full blocks of a request that is about to be preempted: it finds again what is not forgotten by then.
+def leave_out(s: Scheduler, i: int) -> None:
+    """Take an answer out of the steps of the others. It keeps its blocks and goes on by chunks, as a prompt does: a
+    token and the guesses that the chunk has room for."""
+    _interrupt(s, i)
+    s.prefilling.sort(key=s.place.__getitem__)
+    s.left_out.add(i)
 
-    vLLM keeps prompt and answer, SGLang what was computed as a prompt.
-    """
-    if s.cache is None:
-        # Until now no block had a name, so that their order did not matter.
-        s.cache = with_room(s.free_blocks)
-    full = _full_blocks(s, i) if s.settings.policy == "vllm" else s.computed[i] // s.settings.block_tokens
-    missing = full - len(s.names[i])
-    fresh = [fresh_name(s.cache) for _ in range(missing)]
-    s.names[i] = [*s.names[i], *fresh]
-    s.owned[i] += fresh
+
+def _check_guesses(s: Scheduler, i: int, guessed: int) -> None:
+    """An answer that had been left out was computed with so many guesses: what is right of them, it has said."""
+    s.left_out.discard(i)
+    chances = chance_of_each(s.settings.drafts, s.settings.acceptance)[:guessed]
+    # Other draws than those of `_begin_answer`, whose seeds lie below.
+    seed = s.seed[i] + s.wanted[i] + s.said[i]
+    right = guesses(chances, seed, min(1 + guessed, s.wanted[i] - s.said[i])).tokens[1] - 1
+    s.said[i] += right
+    s.target[i] += right
+    s.computed[i] = s.target[i]
+
+
+def _interrupt(s: Scheduler, i: int) -> None:
+    """Make an answer under way a prompt again, all but its last token computed; a prompt stays one."""
+    if s.phase[i] == PREFILLING:
+        return
+    s.earlier[i] = chunk_times_s(s, i)
+    if s.settings.drafts:
+        s.earlier_said[i] = said_by_chunk(s, i)
+    s.said[i] = tokens_said(s, i)
+    s.blocks[i] = held(s, i, steps_run(s, i))
+    book(s, i, -1)
+    s.ends[s.run_end[i] - 1].remove(i)
+    _leave_batch(s, i)
+    s.phase[i] = PREFILLING
+    s.prefilling.append(i)
+    s.target[i] = s.prompt[i] + s.said[i]
+    s.computed[i] = s.target[i] - 1
+    s.run_start[i] = s.run_end[i] = NO_RUN
+    s.guessed.pop(i, None)
 
 
 def _answer(s: Scheduler, now_s: float) -> None:
@@ -217,11 +245,11 @@ def _begin_answer(s: Scheduler, i: int, now_s: float) -> None:
     s.ends_sum += s.run_end[i]
     s.answering += 1
     s.context_tokens += s.target[i]
-    _book(s, i, 1)
+    book(s, i, 1)
 
 
 def _end(s: Scheduler, i: int) -> None:
-    _release(s, i)
+    release_blocks(s, i)
     s.phase[i] = ENDED
     s.ended.append(i)
 
@@ -230,12 +258,13 @@ def _leave(s: Scheduler, i: int) -> int:
     """Take a request out of the batch before its end. Returns the step after the last it has run."""
     if s.phase[i] == PREFILLING:
         s.prefilling.remove(i)
-        _release(s, i)
+        s.left_out.discard(i)
+        release_blocks(s, i)
         return NO_RUN
-    _book(s, i, -1)
+    book(s, i, -1)
     s.ends[s.run_end[i] - 1].remove(i)
     _leave_batch(s, i)
-    _release(s, i)
+    release_blocks(s, i)
     return len(s.step_s)
 
 
@@ -243,48 +272,3 @@ def _leave_batch(s: Scheduler, i: int) -> None:
     s.answering -= 1
     s.ends_sum -= s.run_end[i]
     s.context_tokens -= s.target[i] + gained(s, i, steps_run(s, i))
-
-
-def _book(s: Scheduler, i: int, sign: int) -> None:
-    """Add (1) or cancel (−1) what an answer will need in the steps to come."""
-    if s.settings.drafts:
-        _book_guesses(s, i, sign)
-        return
-    start, now, size = s.run_start[i], len(s.step_s), s.settings.block_tokens
-    first = now + (start - now - s.target[i]) % size
-    for step in range(first, s.run_end[i], size):
-        s.growth[step] += sign
-
-
-def _book_guesses(s: Scheduler, i: int, sign: int) -> None:
-    """`_book` where steps yield several tokens: these are added to those of the others, and a block is needed in the
-    step whose guesses could reach into it; see `held`."""
-    start, now, end, tokens = s.run_start[i], len(s.step_s), s.run_end[i], s.guessed[i].tokens
-    said = tokens[now - start :]
-    s.gains[now:end] = map(plus if sign > 0 else minus, s.gains[now:end], map(minus, said[1:], said))
-    reach = s.target[i] + 1 + s.settings.drafts
-    for block in range(held(s, i, now - start), held(s, i, end - start)):
-        step = start + bisect_right(tokens, block * s.settings.block_tokens - reach)
-        s.growth[step] += sign
-
-
-def _take(s: Scheduler, blocks: int) -> None:
-    s.free_blocks -= blocks
-    if s.cache and blocks:
-        take(s.cache, blocks)
-
-
-def _release(s: Scheduler, i: int) -> None:
-    blocks = held(s, i, steps_run(s, i)) if s.phase[i] == ANSWERING else s.blocks[i]
-    if s.cache:
-        full = _full_blocks(s, i)
-        s.free_blocks += release(s.cache, s.owned[i], full - len(s.owned[i]), blocks - full)
-        s.owned[i] = []
-    else:
-        s.free_blocks += blocks
-
-
-def _full_blocks(s: Scheduler, i: int) -> int:
-    """Blocks of a running request that nothing can be added to."""
-    answered = gained(s, i, steps_run(s, i)) if s.phase[i] == ANSWERING else 0
-    return (s.computed[i] + answered) // s.settings.block_tokens

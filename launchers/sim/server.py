@@ -5,7 +5,7 @@
 
 Hidden flags: `--sim-model NAME` (a model of the catalog, where MODEL is a path), `--sim-gpu NAME` (h100),
 `--sim-acceptance SHARE` (or one for each guess in turn, `0.8,0.6`), `--sim-calibration JSON` (else the shipped one).
-`GOODTUNE_SIM_START_S` is how long it takes to start (0.2), `GOODTUNE_SIM_FAULT` what shall go wrong (`mishaps`).
+`GOODTUNE_SIM_FAULT` says what shall go wrong (`launchers.sim.faults`).
 """
 
 import asyncio
@@ -17,11 +17,14 @@ from dataclasses import dataclass
 
 import uvloop
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from launchers.sim.commandline import Asked, read
+from launchers.sim.faults import Fault, ordered, say
+from launchers.sim.memory import out_of_memory
 from launchers.sim.metrics import exposition
-from launchers.sim.mishaps import Mishap, ordered, say
 from launchers.sim.openai_api import OpenAiApi
+from launchers.sim.overrides import as_loaded, as_sized
 from launchers.sim.realtime import RealTime
 from launchers.sim.settings import settings_of
 from launchers.sim.steptime import step_time
@@ -30,11 +33,9 @@ from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.errors import ServerFailed, UserError
 
-START_VARIABLE = "GOODTUNE_SIM_START_S"
-START_S = 0.2
 DRAIN_POLL_S = 0.05
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 CLOSE_WITHIN_S = 2.0
-OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has 0.50 GiB free."
 
 
 @dataclass
@@ -48,30 +49,29 @@ def main() -> None:
     """Serve until told to stop. Exits 1 where the real engine would not start."""
     asked = read(sys.argv[1:])
     try:
-        mishap = ordered(os.environ)
-        copies = _copies(asked, mishap)
+        fault = ordered(os.environ)
+        copies = _copies(asked, fault)
     except (UserError, ServerFailed) as error:
         _die(getattr(error, "evidence", "") or str(error))
-    if mishap.kind == "oom-at-start":
-        _die(OUT_OF_MEMORY)
-    if mishap.kind == "exit-at-start":
+    if fault.kind == "oom-at-start":
+        _die(out_of_memory(load(Gpu, asked.gpu)))
+    if fault.kind == "exit-at-start":
         _die("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
-    # What was imported stays for ever: looking through it again took a collection up to 50 ms, between two steps.
-    gc.freeze()
-    uvloop.run(_serve(asked, copies, mishap))
+    uvloop.run(_serve(asked, copies, fault))
 
 
-def _copies(asked: Asked, mishap: Mishap) -> list[RealTime]:
+def _copies(asked: Asked, fault: Fault) -> list[RealTime]:
     """One engine per data-parallel copy."""
-    model, gpu = load_model(_name_of(asked.model)), load(Gpu, asked.gpu)
+    model, gpu = as_loaded(load_model(_name_of(asked.model)), asked.overrides), load(Gpu, asked.gpu)
     settings = settings_of(asked.configuration, model, gpu, asked.acceptance, asked.max_model_len)
+    settings = as_sized(settings, model.architecture, asked.overrides)
     steps = step_time(settings, model, gpu, asked.calibration)
     say(f"INFO simulating {asked.configuration.engine} with {model.title} on {gpu.title}; step time: {steps.source}")
     say(f"INFO GPU KV cache size: {settings.kv_tokens:,} tokens")
     without_effect = [*settings.unmodelled, *asked.ignored]
     if without_effect:
         say(f"WARNING without effect in the simulation: {' '.join(without_effect)}")
-    return [RealTime(settings, steps, mishap) for _ in range(settings.dp)]
+    return [RealTime(settings, steps, fault) for _ in range(settings.dp)]
 
 
 def _name_of(path: str) -> str:
@@ -85,7 +85,7 @@ def _die(evidence: str) -> None:
     sys.exit(1)
 
 
-async def _serve(asked: Asked, copies: list[RealTime], mishap: Mishap) -> None:
+async def _serve(asked: Asked, copies: list[RealTime], fault: Fault) -> None:
     """Listen at once, be healthy when started, stop on SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,7 +101,7 @@ async def _serve(asked: Asked, copies: list[RealTime], mishap: Mishap) -> None:
         _die(f"OSError: [Errno {error.errno}] {error.strerror}")
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(copy.run()) for copy in copies]
-        running.append(group.create_task(_start(health, mishap)))
+        running.append(group.create_task(_start(health, fault)))
         await stop.wait()
         health.is_ready = False
         await _finish_answers(asked.configuration.engine, copies)
@@ -122,10 +122,14 @@ def _say_how_late(copies: list[RealTime]) -> None:
         )
 
 
-async def _start(health: Health, mishap: Mishap) -> None:
-    if mishap.kind == "hang-at-start":
+async def _start(health: Health, fault: Fault) -> None:
+    if fault.kind == "hang-at-start":
         return
-    await asyncio.sleep(float(os.environ.get(START_VARIABLE, START_S)))
+    if fault.kind == "slow-start":
+        await asyncio.sleep(fault.number)
+    # What is there by now stays for ever: looking through it again took a collection up to 50 ms, between two steps.
+    gc.collect()
+    gc.freeze()
     health.is_ready = True
     say("INFO:     Application startup complete.")
 
@@ -142,10 +146,11 @@ async def _finish_answers(engine: str, copies: list[RealTime]) -> None:
 
 def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Application:
     async def is_healthy(request: web.Request) -> web.Response:
-        return web.Response(status=200 if health.is_ready else 503)
+        return web.Response()
 
     async def metrics(request: web.Request) -> web.Response:
-        return web.Response(text=exposition(asked.configuration.engine, asked.served_name, copies))
+        text = exposition(asked.configuration.engine, asked.served_name, copies)
+        return web.Response(body=text.encode(), headers={"content-type": EXPOSITION})
 
     async def reset(request: web.Request) -> web.Response:
         done = all([copy.reset_cache() for copy in copies])
@@ -156,7 +161,14 @@ def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Applicatio
     async def version(request: web.Request) -> web.Response:
         return web.json_response({"version": "simulated"})
 
-    app = web.Application(client_max_size=64 * 2**20)
+    @web.middleware
+    async def when_ready(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The real engines do not listen before they are ready; `/metrics` tells a test what goes on meanwhile."""
+        if health.is_ready or request.path == "/metrics":
+            return await handler(request)
+        return web.Response(status=503)
+
+    app = web.Application(client_max_size=64 * 2**20, middlewares=[when_ready])
     app.add_routes(OpenAiApi(asked.served_name, copies).routes())
     app.add_routes([web.get("/health", is_healthy), web.get("/ping", is_healthy)])
     app.add_routes([web.get("/metrics", metrics), web.get("/version", version)])

@@ -32,6 +32,27 @@ MODELLED = {
     },
 }
 
+AT_LEAST_1 = (
+    ("SchedulerConfig", "max_num_seqs", "max_batch"),
+    ("SchedulerConfig", "max_num_batched_tokens", "token_budget"),
+    ("SchedulerConfig", "stream_interval", "stream_interval"),
+    ("CacheConfig", "block_size", "block_tokens"),
+    ("ParallelConfig", "tensor_parallel_size", "tp"),
+    ("ParallelConfig", "pipeline_parallel_size", "pp"),
+    ("ParallelConfig", "data_parallel_size", "dp"),
+)
+"""vLLM's configuration, its field, ours: the ranges that pydantic checks in vllm/config of 0.32."""
+
+SGLANG_AT_LEAST_1 = (
+    ("max_running_requests", "max_batch"),
+    ("max_prefill_tokens", "max_prefill_tokens"),
+    ("tp_size", "tp"),
+    ("pp_size", "pp"),
+    ("dp_size", "dp"),
+)
+"""SGLang's argument, ours. It has no such check: it fails or hangs later."""
+
+EngineName = Literal["vllm", "sglang"]
 Policy = Literal["vllm", "sglang", "prefill-first", "orca"]
 """A scheduling order: an engine's own, or one of the two that are only there to be compared with
 (`launchers.sim.virtual.under_policy`)."""
@@ -44,6 +65,7 @@ class SimSettings:
     effect.
     """
 
+    engine: EngineName = "vllm"
     policy: Policy = "vllm"
     max_batch: int = 1024
     token_budget: int = 8192
@@ -87,7 +109,7 @@ def settings_of(
 ) -> SimSettings:
     """The simulated server of `configuration`. Raises ServerFailed where the real one would not start."""
     knobs = {**_defaults(configuration.engine, gpu), **configuration.knobs}
-    longest = min(max_model_len or model.architecture.max_context, model.architecture.max_context)
+    longest = model.architecture.max_context if max_model_len is None else max_model_len
     read = _sglang if configuration.engine == "sglang" else _vllm
     settings = read(knobs, SimSettings(max_model_len=longest))
     drafts, draft_model = _speculation(str(knobs["speculation"]))
@@ -106,6 +128,7 @@ def settings_of(
         memory_frac=float(knobs["gpu_memory_utilization"]),
         unmodelled=_unmodelled(configuration, gpu),
     )
+    _check_ranges(settings, model.architecture)
     _check_combination(settings, model.architecture)
     return _with_memory(settings, model.architecture, gpu)
 
@@ -137,6 +160,7 @@ def _spec(engine: str) -> EngineSpec:
 def _vllm(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
     return replace(
         settings,
+        engine="vllm",
         policy="vllm",
         chunked_prefill=knobs["chunked_prefill"] == "on",
         long_prefill_tokens=_number_or(knobs["long_prefill_token_threshold"], 0),
@@ -148,8 +172,10 @@ def _vllm(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
 def _sglang(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSettings:
     return replace(
         settings,
+        engine="sglang",
         policy="sglang",
         mixed_chunk=knobs["mixed_chunk"] == "on",
+        chunked_prefill=int(knobs["token_budget"]) > 0,
         max_prefill_tokens=max(int(knobs["max_prefill_tokens"]), settings.max_model_len),
         conservativeness=float(knobs["schedule_conservativeness"]),
     )
@@ -157,7 +183,7 @@ def _sglang(knobs: Mapping[str, KnobValue], settings: SimSettings) -> SimSetting
 
 def _number_or(value: KnobValue, otherwise: int) -> int:
     """The number a choice names; `auto` and `off` name none."""
-    return int(value) if str(value).isdigit() else otherwise
+    return int(value) if str(value).removeprefix("-").isdigit() else otherwise
 
 
 def _speculation(choice: str) -> tuple[int, bool]:
@@ -173,35 +199,101 @@ def _unmodelled(configuration: Configuration, gpu: Gpu) -> tuple[str, ...]:
     return tuple(name for name in turned if name not in MODELLED[configuration.engine])
 
 
+def _check_ranges(settings: SimSettings, architecture: Architecture) -> None:
+    """Raise ServerFailed for a value that no server of the engine can have."""
+    if settings.engine == "sglang":
+        _check_sglang(settings, architecture)
+    else:
+        _check_vllm(settings, architecture)
+
+
 def _check_combination(settings: SimSettings, architecture: Architecture) -> None:
-    """Raise ServerFailed where the engine's own check would."""
+    """Raise ServerFailed where values that are possible alone exclude each other."""
     if not architecture.divides(settings.tp):
         heads = f"Total number of attention heads ({architecture.heads})"
-        raise _bad_combination(f"{heads} must be divisible by tensor parallel size ({settings.tp}).")
-    if settings.policy == "sglang":
+        raise _bad_combination(f"Value error, {heads} must be divisible by tensor parallel size ({settings.tp}).")
+    if settings.engine == "sglang":
         return
     budget, longest = settings.token_budget, settings.max_model_len
     if not settings.chunked_prefill and budget < longest:
-        raise _bad_combination(f"max_num_batched_tokens ({budget}) is smaller than max_model_len ({longest}).")
+        raise _bad_combination(
+            f"Value error, max_num_batched_tokens ({budget}) is smaller than max_model_len ({longest})."
+        )
     if budget < settings.max_batch:
         must = f"must be greater than or equal to max_num_seqs ({settings.max_batch})"
-        raise _bad_combination(f"max_num_batched_tokens ({budget}) {must}.")
+        raise _bad_combination(f"Value error, max_num_batched_tokens ({budget}) {must}.")
+
+
+def _check_vllm(settings: SimSettings, architecture: Architecture) -> None:
+    for config, name, field in AT_LEAST_1:
+        value = getattr(settings, field)
+        if value < 1:
+            raise _invalid(config, name, f"greater than or equal to 1 [type=greater_than_equal, input_value={value}]")
+    share = settings.memory_frac
+    if share <= 0:
+        raise _invalid(
+            "CacheConfig", "gpu_memory_utilization", f"greater than 0 [type=greater_than, input_value={share}]"
+        )
+    if share > 1:
+        kind = f"less than or equal to 1 [type=less_than_equal, input_value={share}]"
+        raise _invalid("CacheConfig", "gpu_memory_utilization", kind)
+    longest, derived = settings.max_model_len, architecture.max_context
+    if longest < 1:
+        raise _invalid("ModelConfig", "max_model_len", f"greater than 0 [type=greater_than, input_value={longest}]")
+    if longest > derived:
+        raise _bad_combination(
+            f"Value error, User-specified max_model_len ({longest}) is greater than the derived max_model_len "
+            f"(max_position_embeddings={derived} or model_max_length=None in model's config.json)."
+        )
+    threshold = settings.long_prefill_tokens
+    if not 0 <= threshold <= longest:
+        must = f"must be at least 0 and not greater than the max_model_len ({longest})"
+        raise _bad_combination(f"Value error, long_prefill_token_threshold ({threshold}) {must}.")
+
+
+def _check_sglang(settings: SimSettings, architecture: Architecture) -> None:
+    for name, field in SGLANG_AT_LEAST_1:
+        if getattr(settings, field) < 1:
+            raise _bad_flag(f"AssertionError: {name} must be at least 1, got {getattr(settings, field)}")
+    if not 0 < settings.memory_frac < 1:
+        raise _bad_flag(f"AssertionError: mem_fraction_static must be between 0 and 1, got {settings.memory_frac:g}")
+    longest, derived = settings.max_model_len, architecture.max_context
+    if longest < 1:
+        raise _bad_flag(f"AssertionError: context_length must be at least 1, got {longest}")
+    if longest > derived:
+        raise _bad_combination(
+            f"ValueError: Warning: User-specified context_length ({longest}) is greater than the derived "
+            f"context_length ({derived})."
+        )
+
+
+def _invalid(config: str, name: str, should_be: str) -> ServerFailed:
+    """Pydantic's three lines."""
+    return _bad_flag(f"1 validation error for {config}\n{name}\n  Input should be {should_be}")
+
+
+def _bad_flag(evidence: str) -> ServerFailed:
+    return ServerFailed(FailureKind.BAD_FLAG, "a value is out of range", evidence=evidence)
 
 
 def _bad_combination(evidence: str) -> ServerFailed:
-    kind = FailureKind.BAD_COMBINATION
-    return ServerFailed(kind, "these settings exclude each other", evidence=f"Value error, {evidence}")
+    return ServerFailed(FailureKind.BAD_COMBINATION, "these settings exclude each other", evidence=evidence)
 
 
-def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) -> SimSettings:
-    claim = Claim(
-        engine=settings.policy,
+def claim_of(settings: SimSettings) -> Claim:
+    """What this server asks of its GPUs."""
+    return Claim(
+        engine=settings.engine,
         tp=settings.tp,
         pp=settings.pp,
         memory_frac=settings.memory_frac,
         kv_dtype_bytes=settings.kv_dtype_bytes,
-        token_budget=settings.token_budget,
+        token_budget=settings.token_budget if settings.token_budget > 0 else settings.max_prefill_tokens,
     )
+
+
+def _with_memory(settings: SimSettings, architecture: Architecture, gpu: Gpu) -> SimSettings:
+    claim = claim_of(settings)
     kv_tokens = kv_capacity_tokens(architecture, gpu, claim)
     check_longest_fits(architecture, claim, kv_tokens, settings.max_model_len)
     weight_bytes = architecture.parameters * architecture.weight_bytes / (settings.tp * settings.pp)

@@ -8,7 +8,7 @@ from tuner.requests import Segment
 ROOT = -1
 
 
-def block_names(prompts: Sequence[Sequence[Segment]], block_tokens: int) -> list[list[int]] | None:
+def shared_block_names(prompts: Sequence[Sequence[Segment]], block_tokens: int) -> list[list[int]] | None:
     """For each prompt the numbers of the leading full blocks that another prompt shares; None if none does.
 
     A block's number stands for its text and all before it, so equal numbers are equal prefixes.

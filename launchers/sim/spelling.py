@@ -13,6 +13,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "-pp": "--pipeline-parallel-size",
         "-dp": "--data-parallel-size",
         "-sc": "--speculative-config",
+        "-q": "--quantization",
     },
     "sglang": {
         "--tp": "--tp-size",
@@ -46,7 +47,7 @@ PART_OF = re.compile(r"^--spec-(?:method|model|tokens)(?==|$)")
 def plain(engine: str, words: Sequence[str]) -> list[str]:
     """The words with every flag in its own word, its value behind it, by its one name."""
     said: list[str] = []
-    for word in _folded(words):
+    for word in _folded(_model_first(words) if engine == "vllm" else words):
         match = FLAG.fullmatch(word)
         if match is None:
             said.append(_value(engine, said[-1] if said else "", word))
@@ -56,6 +57,17 @@ def plain(engine: str, words: Sequence[str]) -> list[str]:
         if match[2] is not None:
             said.append(_value(engine, name, match[2]))
     return said
+
+
+def _model_first(words: Sequence[str]) -> list[str]:
+    """vLLM takes `--model M` for the positional MODEL."""
+    joined = next((word for word in words if word.startswith("--model=")), None)
+    if joined:
+        return [joined.removeprefix("--model="), *(word for word in words if word is not joined)]
+    if "--model" in words[:-1]:
+        at = words.index("--model")
+        return [words[at + 1], *words[:at], *words[at + 2 :]]
+    return list(words)
 
 
 def human_readable_int(text: str) -> int:

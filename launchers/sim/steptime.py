@@ -179,7 +179,7 @@ def step_source(settings: SimSettings, model: Model, gpu: Gpu) -> StepSource:
 
 def _table_of(settings: SimSettings, model: Model, gpu: Gpu) -> tuple[StepTable, str] | None:
     """The table of this server, shipped or made on this machine, and its source; None where there is none."""
-    key = table_key(settings.policy, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
+    key = table_key(settings.engine, gpu.name, model.architecture, settings.tp, settings.kv_dtype_bytes)
     table = find_table(key) if key else None
     return (table, key.source) if key and table else None
 

@@ -9,7 +9,7 @@ import numpy as np
 from launchers.sim.replay import Replay
 from launchers.sim.scheduler import new_scheduler
 from launchers.sim.settings import Policy, SimSettings, settings_of
-from launchers.sim.sharing import block_names
+from launchers.sim.sharing import shared_block_names
 from launchers.sim.steptime import StepTime, step_time
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
@@ -36,7 +36,8 @@ class VirtualTarget:
         Data-parallel copies get the sessions in turn; their logs are shown to `watch` one copy after the other, and
         what it says of one is about that copy alone.
         """
-        names = block_names(requests.segments, self.settings.block_tokens) if self.settings.prefix_caching else None
+        shares = self.settings.prefix_caching
+        names = shared_block_names(requests.segments, self.settings.block_tokens) if shares else None
         logs, views = [], []
         for copy in range(self.settings.dp):
             replay = Replay(new_scheduler(self.settings, names is not None), self.steps.step_s, requests, window)

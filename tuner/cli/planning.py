@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import count, pairwise
@@ -23,7 +23,7 @@ from tuner.config.plan import Box, Plan, Simulation
 from tuner.config.slo import Slo
 from tuner.errors import ConfigError, UserError
 from tuner.search import check_sampler
-from tuner.space import spaces_of
+from tuner.space import Space, spaces_of
 from tuner.wording.simulation import simulated_engine
 from tuner.workload.named import load_workload
 
@@ -115,15 +115,21 @@ def plan_from(options: Options) -> Planned:
     plan = replace(plan, calibrations=_calibrations(plan, resume=options.resume))
     spaces = spaces_of(plan)
     if box.simulation is not None:
-        without_table = make_tables(plan, spaces.values())
-        notes += tuple(
-            simulated_engine(plan, space.engine.title, space.default, without_table[name])
-            for name, space in spaces.items()
-        )
-    if plan.extra_flags and box.simulation == "virtual":
-        flags = " ".join(plan.extra_flags)
-        notes += (f"{flags}: only a context length has an effect in virtual time; no engine checks the rest",)
+        notes += tuple(_of_simulation(plan, spaces, is_asked=options.simulate is not None))
     return Planned(plan, notes)
+
+
+def _of_simulation(plan: Plan, spaces: Mapping[str, Space], *, is_asked: bool) -> Iterator[str]:
+    """What a simulation rests on, and what in it may surprise. Makes the step-time tables that are missing."""
+    if plan.model.made_by and not is_asked:
+        found = f"{plan.model.name} is for engines on a CPU, and none was found: name one with --engine-bin"
+        yield f"{found}. What follows simulates it on {plan.box.title}"
+    without_table = make_tables(plan, spaces.values())
+    for name, space in spaces.items():
+        yield simulated_engine(plan, space.engine.title, space.default, without_table[name])
+    if plan.extra_flags and plan.box.simulation == "virtual":
+        flags = " ".join(plan.extra_flags)
+        yield f"{flags}: only a context length has an effect in virtual time; no engine checks the rest"
 
 
 def _calibrations(plan: Plan, *, resume: bool) -> dict[str, Calibration]:

@@ -35,7 +35,7 @@ COLUMNS = (
     _Column("preemptions", lambda _o, _s, view: view.preemptions, number),
     _Column("prefix-cache hits", lambda _o, _s, view: view.cache_hit_frac, share),
     _Column("hits designed", lambda _o, score, _v: score.health.reusable_frac if score.health else None, share),
-    _Column("guesses accepted", lambda _o, _s, view: view.accepted_frac, share),
+    _Column("of all guesses accepted", lambda _o, _s, view: view.accepted_frac, share),
 )
 
 
