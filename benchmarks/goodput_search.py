@@ -1,9 +1,10 @@
 """How well the search finds a server's goodput, at what cost, and how often intervals of finalists hold the truth.
 
-    python benchmarks/goodput_search.py [--workers 2] [--seeds 3] [--replications 200] [--cache FOLDER] [--out FILE]
+    python benchmarks/goodput_search.py [--workers 2] [--seeds 3] [--first-seed 2000] [--replications 200]
+        [--cache FOLDER] [--out FILE]
 
 Simulated servers in virtual time, so that the truth can be had by brute force (`goodput_truth.py`); the first time
-that takes about an hour of processor time, later it is read from the cache. Prints what it writes, with a plot.
+that takes about half an hour of processor time, later it is read from the cache. Prints what it writes, with a plot.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from goodput_truth import TRACES, Truth, Windows, fingerprint, truth_of
 from tuner.trial import TrialOrder, prober_for, search_load
 
 NEARLY = 0.05
-SOFT_TRACES = 24
+SOFT_TRACES = (24,)
 INCUMBENT = 0.9
 """A warm search begins at this share of the true value, as if the best configuration so far were worth that."""
 
@@ -60,15 +61,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=2000, help="tune the search on others than you publish")
     parser.add_argument("--replications", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/goodtune/benchmarks")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     chosen = parser.parse_args()
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     started_s, folder = time.perf_counter(), chosen.cache / fingerprint()
     with ProcessPoolExecutor(chosen.workers) as pool:
         cases = (*CASES, *SOFT)
         truths = dict(zip(cases, pool.map(_truth, cases, [folder] * len(cases)), strict=True))
-        jobs = [(case, truths[case], seed) for case in CASES for seed in range(chosen.seeds)]
+        jobs = [(case, truths[case], seed) for case in CASES for seed in seeds]
         found = [one for both in pool.map(_search, jobs) for one in both]
     intervals = [_intervals(pair, chosen.replications, folder, chosen.workers) for pair in PAIRS]
     effort = f"{time.perf_counter() - started_s:.0f} s with {chosen.workers} workers"
@@ -125,13 +128,15 @@ def report(
     return f"""# Finding goodput, and how sure one can be of it
 
 {len(CASES)} simulated servers under SLOs of the product, in virtual time; truth and words: docs/measurement.md.
-{seeds} seeds each. Cold: nothing known. Warm: begins at {INCUMBENT:.0%} of the truth, as after an earlier trial.
+{seeds} seeds each, none of which was used to tune the search.
+Cold: nothing known. Warm: begins at {INCUMBENT:.0%} of the truth, as after an earlier trial.
 
 {machine}; {date.today().isoformat()}; {effort}; `python benchmarks/goodput_search.py`
 
 ## The search
 Share of searches whose claimed value is at least 95 % of the truth, within 5 % of it, above 105 % of it; whose true
 goodput at the recommended load is at least 95 % of the truth; median error of the claim; medians of cost.
+`cases ≥ 95 %`: share of cases whose median claim over seeds is.
 `ideal ±5 %`: of a search that knew the edge and spent every request of the bar's budget there, from the spread of
 attainment between windows: what noise alone allows.
 
@@ -168,6 +173,7 @@ def _summary(truths: dict[Case, Truth], found: list[Found]) -> list[dict[str, st
         ideal = [_ideal(case, truths[case]) for case in CASES if wanted is None or case.attainment == wanted]
         rows.append({
             "attainment": name, "searches": f"{len(own)}", "≥ 95 %": f"{(claims >= 1 - NEARLY).mean():.0%}",
+            "cases ≥ 95 %": f"{np.mean([claim >= 1 - NEARLY for claim in _medians(own)]):.0%}",
             "±5 %": f"{(abs(claims - 1) <= NEARLY).mean():.0%}", "ideal ±5 %": f"{np.mean(ideal):.0%}",
             "> 105 %": f"{(claims > 1 + NEARLY).mean():.0%}",
             "true ≥ 95 %": f"{np.mean([one.true_goodput >= 1 - NEARLY for one in own]):.0%}",
@@ -178,6 +184,14 @@ def _summary(truths: dict[Case, Truth], found: list[Found]) -> list[dict[str, st
             "server-s": f"{statistics.median(one.server_s for one in own):.0f}",
         })  # fmt: skip
     return rows
+
+
+def _medians(found: list[Found]) -> list[float]:
+    """The median claim of each case and start, over seeds."""
+    return [
+        statistics.median(one.claimed for one in found if (one.case, one.start) == both)
+        for both in sorted({(one.case, one.start) for one in found})
+    ]
 
 
 def _ideal(case: Case, truth: Truth) -> float:

@@ -93,11 +93,19 @@ def test_a_server_that_cannot_beat_the_incumbent_costs_two_probes_and_is_known_r
     assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.99), rel=0.1)
 
 
-def test_a_server_that_is_surely_worse_is_measured_thoroughly_once() -> None:
-    found = find_goodput(question(start=15.0, beat_rps=40.0), server(slope(60.0)))
-    assert found.ended == "found"
-    assert sum(probe.counted >= 2000 for probe in found.probes) == 1
-    assert found.goodput_rps == pytest.approx(truth(slope(60.0), 0.99), rel=0.15)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_server_that_is_surely_worse_costs_quick_probes_only_and_is_known_roughly(seed: int) -> None:
+    found = find_goodput(question(start=15.0, beat_rps=40.0), server(slope(60.0), seed))
+    assert found.ended == "hopeless"
+    assert sum(probe.counted for probe in found.probes) < 1000
+    assert found.goodput_rps == pytest.approx(truth(slope(60.0), 0.99), rel=0.6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_server_that_a_thorough_probe_shows_to_be_worse_is_not_measured_to_the_end(seed: int) -> None:
+    found = find_goodput(question(start=15.0, beat_rps=21.0), server(cliff(20.0), seed))
+    assert sum(probe.counted >= 2000 for probe in found.probes) <= 2
+    assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.99), rel=0.15)
 
 
 def test_a_server_that_may_beat_the_incumbent_is_measured_to_the_end() -> None:

@@ -19,6 +19,8 @@ from tuner.target import ClosedLoop, Load, OpenLoop
 MAX_PROBES, MAX_QUICK, MAX_THOROUGH = 12, 6, 4
 # Standard deviation of the logarithm of the best level: bracketed well enough for thorough probes, and known.
 BRACKETED, KNOWN = 0.3, 0.02
+# Between two probes closer than this another quick one would tell too little for its warm-up.
+NARROW = 1.5
 # A thorough probe within this factor of the best level has to confirm it.
 CLOSE, NEARBY = 1.03, 1.10
 # The best level may lie this far above the highest probe before another step up is taken; steps are at least so big.
@@ -114,6 +116,8 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
             # One more look, so that the sampler learns how far off it was and the frontier gets its point.
             search.probes.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
             return _answer("hopeless", search)
+        if search.holds_somewhere and search.curve().goodput_at_most_rps < question.beat_rps:
+            return _answer("found" if search.thorough else "hopeless", search)
         following = next_level(search)
     return _answer("found", search)
 
@@ -139,15 +143,14 @@ def next_level(search: Search) -> tuple[float, int] | None:
     if best > highest * ABOVE:
         least_step = highest + 1 if question.in_users else highest * LEAST_STEP
         return _level(max(min(best, highest * question.growth), least_step), question), question.quick
-    if curve.error > BRACKETED and len(search.probes) - len(search.thorough) < MAX_QUICK:
+    is_bracketed = curve.error < BRACKETED or _is_enclosed(search, best)
+    if not is_bracketed and len(search.probes) - len(search.thorough) < MAX_QUICK:
         lowest = min(level_of(score.load) for score in search.probes)
         return _level(max(best, lowest / BOLDEST_DOWN), question), question.quick
     near = [score for score in search.thorough if _within(score, best, NEARBY)]
     is_confirmed = any(_within(score, best, CLOSE) for score in near)
     is_spent = len(search.thorough) >= MAX_THOROUGH
     if is_confirmed and (curve.error < KNOWN or is_spent):
-        return None
-    if near and curve.goodput_at_most_rps < question.beat_rps:
         return None
     return _level(best * OFFSETS[len(near) % len(OFFSETS)], question), question.thorough
 
@@ -161,6 +164,13 @@ def _at_the_least(search: Search, curve: Curve) -> tuple[float, int] | None:
     if there and curve.chance_above(question.least) < HARDLY:
         return None
     return _level(question.least, question), question.thorough if there else question.quick
+
+
+def _is_enclosed(search: Search, best: float) -> bool:
+    """Whether the best level lies between two probes that are not far from each other."""
+    levels = [level_of(score.load) for score in search.probes]
+    below, above = [level for level in levels if level <= best], [level for level in levels if level > best]
+    return bool(below and above) and min(above) < max(below) * NARROW
 
 
 def _is_hopeless(search: Search) -> bool:

@@ -29,7 +29,7 @@ from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
 FIRST_GROWTH, LATER_GROWTH = 4.0, 1.3
 # A thorough probe of the search is to see so many misses where the SLO just holds.
-MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 600, 2000
+MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 560, 2000
 LEAST_QUICK, MOST_QUICK = 100, 200
 OFFLINE_REQUESTS = 1000
 # In virtual time: an engine reads its weights before it finds out that memory is short. An assumption.
