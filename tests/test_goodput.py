@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.builders import a_score
-from tuner.goodput import MAX_PROBES, Answer, Question, attainment_upper, find_goodput, level_of
+from tuner.goodput import MAX_PROBES, Answer, Question, attainment_upper, find_goodput, level_of, worth
 from tuner.score import Score
 from tuner.target import Load, OpenLoop
 
@@ -141,3 +141,9 @@ def test_without_batches_nothing_is_hopeless_unless_it_was_stopped() -> None:
 
 def test_an_open_loop_question_is_probed_with_rates() -> None:
     assert all(isinstance(probe.load, OpenLoop) for probe in find_goodput(question(), server(cliff(5.0))).probes)
+
+
+def test_probes_that_all_held_are_worth_hardly_more_than_the_highest_of_them() -> None:
+    probe = server(lambda rate: 1.0)
+    found = worth([probe(OpenLoop(rate), 2000) for rate in (5.0, 10.0)], question())
+    assert found.edge and found.edge <= 12.0 and found.goodput_rps <= 12.0

@@ -68,25 +68,26 @@ class Curve:
         """Where goodput is highest among the loads that hold the SLO: the edge, or a peak below it; the median."""
         return _median(self.best, self.weights)
 
-    @property
-    def goodput_rps(self) -> float:
-        """Good requests per second there; the median."""
-        return _median(self.value, self.weights)
-
-    def advice(self, wanted: float) -> tuple[float, float]:
-        """The level to recommend, and the good requests/s to expect there.
+    def advice(self, wanted: float, reach: float) -> tuple[float, float]:
+        """The level to recommend, at most `reach`, and the good requests/s to expect there.
 
         The highest goodput to expect, where goodput counts less the more misses there are beyond BEARABLE times the
         allowed ones: in the mean over what is possible. So the level lies below the edge of a cliff, by the more the
         less is known, for some per cent too low cost as many per cent and some beyond it everything; on a gentle
         slope, where an error of the level costs little either way, it is the likeliest.
         """
-        levels = self.best_level * MARGINS
+        levels = min(self.best_level, reach) * MARGINS
         bad = 1 / (1 + np.exp([-_log_odds(level, self.edges, self.powers, self.edge_bad) for level in levels]))
         borne = np.minimum(1.0, BEARABLE * (1 - wanted) / bad)
         offered = self.unit_rps * levels**self.growth
         best = int(np.argmax(offered * (((1 - bad) * borne) @ self.weights)))
         return float(levels[best]), float(offered[best] * ((1 - bad[best]) @ self.weights))
+
+    def goodput_rps_within(self, reach: float) -> float:
+        """The median of good requests per second at the best level, or at `reach` if that is lower."""
+        bad = 1 / (1 + np.exp(-_log_odds(reach, self.edges, self.powers, self.edge_bad)))
+        at_reach = self.unit_rps * reach**self.growth * (1 - bad)
+        return _median(np.where(self.best > reach, at_reach, self.value), self.weights)
 
     @property
     def goodput_at_most_rps(self) -> float:

@@ -198,9 +198,11 @@ def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
     best = min(
         _presentable(whole, search, curve), key=lambda score: abs(np.log(level_of(score.load) / curve.best_level))
     )
+    # What no probe came near is not promised.
+    reach = ABOVE * max(level_of(score.load) for score in probes)
     # Nobody runs a server that was given up: the sampler is to know it as it likeliest is.
-    given_up = (curve.best_level, curve.goodput_rps)
-    level, goodput_rps = curve.advice(search.question.attainment) if ended == "found" else given_up
+    given_up = (min(curve.best_level, reach), curve.goodput_rps_within(reach))
+    level, goodput_rps = curve.advice(search.question.attainment, reach) if ended == "found" else given_up
     return Answer(ended, goodput_rps, best, level, probes)
 
 
