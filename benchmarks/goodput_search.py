@@ -8,7 +8,6 @@ that takes about half an hour of processor time, later it is read from the cache
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -24,7 +23,7 @@ import numpy as np
 import pandas as pd
 from goodput_cases import CASES, SOFT, Case, configuration_of, open_case, plan_of
 from goodput_intervals import PAIRS, Coverage, coverage_of
-from goodput_truth import TRACES, Truth, Windows, fingerprint, truth_of
+from goodput_truth import SIMULATED_BY, TRACES, Truth, Windows, fingerprint, truth_of
 
 from tuner.trial import TrialOrder, prober_for, search_load
 
@@ -67,13 +66,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     chosen = parser.parse_args()
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    started_s, folder = time.perf_counter(), chosen.cache / fingerprint()
+    started_s, folder = time.perf_counter(), chosen.cache / fingerprint(*SIMULATED_BY)
     with ProcessPoolExecutor(chosen.workers) as pool:
         cases = (*CASES, *SOFT)
         truths = dict(zip(cases, pool.map(_truth, cases, [folder] * len(cases)), strict=True))
         jobs = [(case, truths[case], seed) for case in CASES for seed in seeds]
         found = [one for both in pool.map(_search, jobs) for one in both]
-    intervals = [_intervals(pair, chosen.replications, folder, chosen.workers) for pair in PAIRS]
+    intervals = [coverage_of(pair, chosen.replications, folder, chosen.workers) for pair in PAIRS]
     effort = f"{time.perf_counter() - started_s:.0f} s with {chosen.workers} workers"
     text = report(truths, found, intervals, effort)
     chosen.out.write_text(text, encoding="utf-8")
@@ -105,18 +104,6 @@ def _searched(case: Case, truth: Truth, seed: int, start: str) -> Found:
         sum(one.counted for one in answer.probes), sum(len(one.log) for one in prober.recorded),
         target.clock_s() - since_s,
     )  # fmt: skip
-
-
-def _intervals(
-    pair: tuple[Case, Case], replications: int, folder: Path, workers: int
-) -> tuple[list[Coverage], float]:
-    """From the cache where these replications were run already."""
-    kept = folder / f"intervals-{replications}-{pair[0].key}-{pair[1].key}.json"
-    if not kept.exists():
-        rows, server_s = coverage_of(pair, replications, folder, workers)
-        kept.write_text(json.dumps({"rows": [asdict(row) for row in rows], "server_s": server_s}), encoding="utf-8")
-    known = json.loads(kept.read_text(encoding="utf-8"))
-    return [Coverage(**row) for row in known["rows"]], known["server_s"]
 
 
 def report(

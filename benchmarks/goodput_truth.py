@@ -29,6 +29,9 @@ TRACES, SURE = (24, 48, 96), 0.01
 
 REACH = 2
 
+SIMULATED_BY = ("launchers/sim", "search_spaces", "tuner/workload")
+"""All that a simulated window depends on: another simulation has another truth."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -149,11 +152,11 @@ def _truth(windows: Windows, grid: list[int], traces: int) -> Truth:
     return Truth(float(goodput[best]), float(fine[best]), *found, wanted, traces)
 
 
-def fingerprint() -> str:
-    """Of everything a simulated window depends on: another simulation has another truth."""
+def fingerprint(*parts: str) -> str:
+    """Of these files and folders of the project."""
     root, digest = Path(__file__).parent.parent, sha256()
-    for part in ("launchers/sim", "search_spaces", "tuner/workload"):
-        for path in sorted((root / part).rglob("*")):
+    for part in map(root.joinpath, parts):
+        for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
             if path.is_file() and path.suffix != ".pyc":
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
