@@ -30,6 +30,8 @@ from tuner.target import ClosedLoop, Load, OpenLoop, Target
 FIRST_GROWTH, LATER_GROWTH = 4.0, 1.3
 # A thorough probe of the search is to see so many misses where the SLO just holds.
 MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 560, 2000
+# At a free peak an error of attainment is one of goodput.
+PEAK_THOROUGH = 1200
 LEAST_QUICK, MOST_QUICK = 100, 200
 OFFLINE_REQUESTS = 1000
 # In virtual time: an engine reads its weights before it finds out that memory is short. An assumption.
@@ -161,7 +163,7 @@ def question_of(
 
     To begin where the incumbent's goodput would have to be beaten, else at what one lonely request's time allows.
     """
-    thorough = min(max(LEAST_THOROUGH, round(MISSES_TO_SEE / (1 - slo.attainment))), MOST_THOROUGH)
+    thorough = _thorough(slo)
     if workload.arrivals.kind == "closed":
         return Question(slo.attainment, thorough, start=1.0, least=1.0, quick=thorough, in_users=True)
     least, hint = slo.min_rate_rps_per_gpu * gpus, incumbent_rps_per_gpu * gpus
@@ -177,6 +179,13 @@ def question_of(
         deciding=slo.deciding_requests,
         whole_s=slo.window_s,
     )
+
+
+def _thorough(slo: Slo) -> int:
+    """The requests that a thorough probe counts."""
+    if slo.attainment <= 0:
+        return PEAK_THOROUGH
+    return min(max(LEAST_THOROUGH, round(MISSES_TO_SEE / (1 - slo.attainment))), MOST_THOROUGH)
 
 
 def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:
