@@ -27,7 +27,10 @@ PAIRS = tuple(
             "qwen-7b chat 0.9 · vllm token_budget=512 max_batch_size=128",
             "qwen-7b chat 0.9 · vllm token_budget=1024 max_batch_size=256",
         ),
-        ("qwen-7b mlperf-8b-server 0.99 · vllm default", "qwen-7b mlperf-8b-server 0.99 · sglang default"),
+        (
+            "qwen-7b content-gen 0.99 · vllm default",
+            "qwen-7b content-gen 0.99 · vllm token_budget=512 max_batch_size=128",
+        ),
         ("qwen-7b chat 0 · vllm token_budget=1024 max_batch_size=256", "qwen-7b chat 0 · sglang default"),
     )
 )

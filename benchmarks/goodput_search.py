@@ -8,6 +8,7 @@ that takes about half an hour of processor time, later it is read from the cache
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -32,7 +33,10 @@ SOFT_TRACES = (24,)
 INCUMBENT = 0.9
 """A warm search begins at this share of the true value, as if the best configuration so far were worth that."""
 
-BUDGET_PROBES, BUDGET_REQUESTS = 8, {0.99: 12_000, 0.9: 3_000, 0.0: 3_000}
+SEARCHED_BY = ("tuner/curve.py", "tuner/goodput.py", "tuner/probe.py", "tuner/score.py", "tuner/trial.py")
+"""Code that other searches would come of."""
+
+BUDGET_REQUESTS = {0.99: 12_000, 0.9: 3_000, 0.0: 12_000}
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,12 @@ def main() -> None:
     with ProcessPoolExecutor(chosen.workers) as pool:
         cases = (*CASES, *SOFT)
         truths = dict(zip(cases, pool.map(_truth, cases, [folder] * len(cases)), strict=True))
-        jobs = [(case, truths[case], seed) for case in CASES for seed in seeds]
-        found = [one for both in pool.map(_search, jobs) for one in both]
+        kept = folder / f"searches-{fingerprint(*SEARCHED_BY)}-{seeds.start}-{seeds.stop}.json"
+        if not kept.exists():
+            jobs = [(case, truths[case], seed) for case in CASES for seed in seeds]
+            rows = [asdict(one) for both in pool.map(_search, jobs) for one in both]
+            kept.write_text(json.dumps(rows), encoding="utf-8")
+        found = [Found(**row) for row in json.loads(kept.read_text(encoding="utf-8"))]
     intervals = [coverage_of(pair, chosen.replications, folder, chosen.workers) for pair in PAIRS]
     effort = f"{time.perf_counter() - started_s:.0f} s with {chosen.workers} workers"
     text = report(truths, found, intervals, effort)

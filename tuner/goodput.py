@@ -116,7 +116,7 @@ def find_goodput(question: Question, probe: Probe) -> Answer:
             # One more look, so that the sampler learns how far off it was and the frontier gets its point.
             search.probes.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
             return _answer("hopeless", search)
-        if search.holds_somewhere and search.curve().goodput_at_most_rps < question.beat_rps:
+        if _is_surely_worse(search):
             return _answer("found" if search.thorough else "hopeless", search)
         following = next_level(search)
     return _answer("found", search)
@@ -138,14 +138,16 @@ def next_level(search: Search) -> tuple[float, int] | None:
     """The next (level, counted requests) to measure, or None when enough is known."""
     question, curve = search.question, search.curve()
     highest, best = max(level_of(score.load) for score in search.probes), curve.best_level
-    if best <= question.least or (len(search.probes) >= MAX_QUICK and not search.holds_somewhere):
+    lowest = min(level_of(score.load) for score in search.probes)
+    is_far_down = best <= question.least and lowest <= question.least * BOLDEST_DOWN
+    if is_far_down or (len(search.probes) >= MAX_QUICK and not search.holds_somewhere):
         return _at_the_least(search, curve)
+    if best <= question.least:
+        return _level((lowest * question.least) ** 0.5, question), question.quick
     if best > highest * ABOVE:
         least_step = highest + 1 if question.in_users else highest * LEAST_STEP
         return _level(max(min(best, highest * question.growth), least_step), question), question.quick
-    is_bracketed = curve.error < BRACKETED or _is_enclosed(search, best)
-    if not is_bracketed and len(search.probes) - len(search.thorough) < MAX_QUICK:
-        lowest = min(level_of(score.load) for score in search.probes)
+    if not _is_bracketed(search, curve) and len(search.probes) - len(search.thorough) < MAX_QUICK:
         return _level(max(best, lowest / BOLDEST_DOWN), question), question.quick
     near = [score for score in search.thorough if _within(score, best, NEARBY)]
     is_confirmed = any(_within(score, best, CLOSE) for score in near)
@@ -166,11 +168,11 @@ def _at_the_least(search: Search, curve: Curve) -> tuple[float, int] | None:
     return _level(question.least, question), question.thorough if there else question.quick
 
 
-def _is_enclosed(search: Search, best: float) -> bool:
-    """Whether the best level lies between two probes that are not far from each other."""
-    levels = [level_of(score.load) for score in search.probes]
+def _is_bracketed(search: Search, curve: Curve) -> bool:
+    """Whether the best level is known roughly, or lies between two probes that are not far from each other."""
+    levels, best = [level_of(score.load) for score in search.probes], curve.best_level
     below, above = [level for level in levels if level <= best], [level for level in levels if level > best]
-    return bool(below and above) and min(above) < max(below) * NARROW
+    return curve.error < BRACKETED or (bool(below and above) and min(above) < max(below) * NARROW)
 
 
 def _is_hopeless(search: Search) -> bool:
@@ -179,6 +181,14 @@ def _is_hopeless(search: Search) -> bool:
     if question.beat_rps <= 0 or len(search.probes) > 1 or first.offered_rps > question.beat_rps * CLOSE:
         return False
     return attainment_upper(first) < question.attainment
+
+
+def _is_surely_worse(search: Search) -> bool:
+    """Whether the server hardly beats the incumbent at any load, as far as its best level is bracketed."""
+    curve = search.curve()
+    if not search.holds_somewhere or curve.goodput_at_most_rps >= search.question.beat_rps:
+        return False
+    return _is_bracketed(search, curve)
 
 
 def attainment_upper(score: Score) -> float:
