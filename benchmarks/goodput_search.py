@@ -1,6 +1,6 @@
 """How well the search finds a server's goodput, at what cost, and how often intervals of finalists hold the truth.
 
-    python benchmarks/goodput_search.py [--workers 2] [--seeds 3] [--first-seed 2000] [--replications 200]
+    python benchmarks/goodput_search.py [--workers 2] [--seeds 3] [--first-seed 3000] [--replications 200]
         [--cache FOLDER] [--out FILE]
 
 Simulated servers in virtual time, so that the truth can be had by brute force (`goodput_truth.py`); the first time
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=2000, help="tune the search on others than you publish")
+    parser.add_argument("--first-seed", type=int, default=3000, help="tune the search on others than you publish")
     parser.add_argument("--replications", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/goodtune/benchmarks")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))

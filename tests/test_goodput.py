@@ -108,6 +108,22 @@ def test_a_server_that_a_thorough_probe_shows_to_be_worse_is_not_measured_to_the
     assert found.goodput_rps == pytest.approx(truth(cliff(20.0), 0.99), rel=0.15)
 
 
+def test_an_unlucky_first_probe_does_not_send_the_search_to_the_least_load() -> None:
+    usual = server(cliff(20.0))
+
+    def probe(load: Load, counted: int) -> Score:
+        first = load == OpenLoop(15.0)
+        return (
+            a_score(15.0, 0.944, load=load, counted=195, good=184, stopped="bad already")
+            if first
+            else usual(load, counted)
+        )
+
+    found = find_goodput(question(start=15.0, beat_rps=14.0), probe)
+    assert min(level_of(one.load) for one in found.probes) > 0.5
+    assert found.goodput_rps > 10.0
+
+
 def test_a_server_that_may_beat_the_incumbent_is_measured_to_the_end() -> None:
     found = find_goodput(question(start=15.0, growth=1.3, beat_rps=15.0), server(cliff(20.0)))
     assert found.ended == "found"
