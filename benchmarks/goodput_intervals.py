@@ -27,11 +27,7 @@ PAIRS = tuple(
             "qwen-7b chat 0.9 · vllm token_budget=512 max_batch_size=128",
             "qwen-7b chat 0.9 · vllm token_budget=1024 max_batch_size=256",
         ),
-        (
-            "qwen-7b content-gen 0.99 · vllm default",
-            "qwen-7b content-gen 0.99 · vllm token_budget=512 max_batch_size=128",
-        ),
-        ("qwen-7b chat 0 · vllm token_budget=1024 max_batch_size=256", "qwen-7b chat 0 · sglang default"),
+        ("qwen-7b mlperf-8b-server 0.99 · vllm default", "qwen-7b mlperf-8b-server 0.99 · sglang default"),
     )
 )
 # The level that a search found is taken to be off by as much as searches are: standard deviation of its logarithm.
@@ -72,7 +68,7 @@ def coverage_of(
 ) -> tuple[list[Coverage], float]:
     """Coverage for both values and their paired ratio; and the median server-seconds of a confirmation.
 
-    Every replication is kept in a file: the next run goes on from there.
+    Every replication is kept in a file: the next run goes on from there. `replications` of 0: as many as are kept.
     """
     truths = tuple(truth_of(Windows(case, folder), TRUTH_TRACES, TRUTH_SURE) for case in pair)
     kept = folder / f"intervals-{fingerprint(*CONFIRMED_BY)}-{pair[0].key}-{pair[1].key}.json"
@@ -85,7 +81,7 @@ def coverage_of(
         for number, one in zip(missing, pool.map(_confirm, repeat(pair), repeat(levels), missing), strict=False):
             known[str(number)] = one
             kept.write_text(json.dumps({number: asdict(one) for number, one in known.items()}))
-    found = [known[str(number)] for number in range(replications)]
+    found = list(known.values())[: replications or None]
     values = [truth.value_rps / case.gpus for truth, case in zip(truths, pair, strict=True)]
     names = [*(case.name for case in pair), "ratio of the second to the first"]
     trues = [*values, values[1] / values[0]]

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=3000, help="tune the search on others than you publish")
-    parser.add_argument("--replications", type=int, default=200)
+    parser.add_argument("--replications", type=int, default=200, help="0: as many as are kept")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/goodtune/benchmarks")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     chosen = parser.parse_args()
