@@ -126,3 +126,17 @@ def test_without_batches_nothing_is_hopeless_unless_it_was_stopped() -> None:
 
 def test_an_open_loop_question_is_probed_with_rates() -> None:
     assert all(isinstance(probe.load, OpenLoop) for probe in find_goodput(question(), server(cliff(5.0))).probes)
+
+
+@pytest.mark.parametrize("share", [0.93, 0.7], ids=["a few less than asked", "far less than asked"])
+@pytest.mark.parametrize("curve", [cliff(20.0), slope(0.19)], ids=["holds up to an edge", "nearly holds at the least load"])
+def test_a_load_whose_requests_came_slowly_is_not_measured_again_and_again(curve: Curve, share: float) -> None:
+    levels: list[float] = []
+
+    def probe(load: Load, counted: int) -> Score:
+        levels.append(level_of(load))
+        return server(curve)(load, round(share * counted))
+
+    found = find_goodput(question(0.9, 1.0), probe)
+    assert max(levels.count(level) for level in levels) <= 2
+    assert found.goodput_rps == pytest.approx(truth(curve, 0.9), rel=0.12) or found.ended == "misses-slo"

@@ -21,6 +21,8 @@ MAX_PROBES = 14
 CLOSE_ENOUGH = 0.03
 BRACKET_RATIO = 1.09
 LEAST_ATTAINMENT = 0.5
+# Arrivals are random: a window for the requests that decide counts fewer now and then, and the same again if repeated.
+ENOUGH = 0.8
 # So many probes that miss the SLO, and the next ones go down faster.
 TIMID_PROBES = 4
 HOPELESS_LOOK = 0.5
@@ -156,7 +158,8 @@ def _step_down(scores: list[Score], curve: Curve, question: Question) -> tuple[f
     if lowest <= question.least:
         at_least = [score for score in scores if level_of(score.load) <= question.least]
         is_settled = any(_decides(score, question) or _misses_clearly(score, question) for score in at_least)
-        return None if is_settled else (lowest, question.deciding_requests)
+        # A third probe there would be the second again: the same requests.
+        return None if is_settled or len(at_least) > 1 else (lowest, question.deciding_requests)
     factor = 1.2 if reached >= 0.9 * question.attainment else 1.5 if reached >= LEAST_ATTAINMENT else 3.0
     lower = lowest / factor ** max(1, len(scores) - TIMID_PROBES)
     return _rounded(max(lower, question.least), question), _quick(question)
@@ -172,7 +175,11 @@ def _refine(scores: list[Score], curve: Curve, promising: float, question: Quest
     if narrow:
         if nearest >= promising * (1 - CLOSE_ENOUGH):
             return None
-        level = promising if _is_new(promising, scores) else promising * (1 - CLOSE_ENOUGH / 2)
+        levels = (promising, promising * (1 - CLOSE_ENOUGH / 2))
+        fresh = [level for level in levels if _rounded(level, question) not in {level_of(each.load) for each in scores}]
+        if not fresh:
+            return None
+        level = fresh[0] if _is_new(promising, scores) else fresh[-1]
     else:
         # Between interpolation and bisection: a steep curve makes interpolation creep along one side.
         share = np.log(promising / below) / np.log(above / below) if above > below else 0.5
@@ -218,7 +225,7 @@ def _holds(curve: Curve, score: Score, question: Question) -> bool:
 
 
 def _decides(score: Score, question: Question) -> bool:
-    return score.stopped is None and (question.in_users or score.counted >= question.deciding_requests)
+    return score.stopped is None and (question.in_users or score.counted >= ENOUGH * question.deciding_requests)
 
 
 def _is_new(level: float, scores: list[Score]) -> bool:
