@@ -1,4 +1,4 @@
-"""The plan behind every measurement on a box: one server of the engine's defaults, on a GPU, on this CPU, or simulated."""
+"""The plan behind every measurement on a box: vLLM as it is by default, on a GPU, on this CPU, or simulated."""
 
 import argparse
 import json

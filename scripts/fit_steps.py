@@ -1,9 +1,9 @@
 """Fit a calibration to measured steps, and say how far the simulation was and is off. Needs no engine and no GPU.
 
-    python scripts/fit_steps.py MODEL OUT --where gpu|cpu|served --gpu h100 [--keep]
+    python scripts/fit_steps.py MODEL OUT [--gpu h100] [--keep]
 
-Reads OUT/steps.jsonl of measure_steps.py. Writes OUT/calibration.json (the rule of launchers/sim/fit.py over the whole probes) and
-OUT/steps.md (each step beside the simulation's). `--keep` makes it the one that this user's simulations of the same server take.
+Reads OUT/steps.jsonl of measure_steps.py. Writes OUT/calibration.json, by the rule of launchers/sim/fit.py over whole
+probes, and OUT/steps.md, each step beside the simulation's. `--keep`: this user's simulations of that server use it.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from launchers.sim.settings import SimSettings, settings_of
 from launchers.sim.steptime import StepTime, step_source, step_time
 from tuner.config.calibration import Calibration
 from tuner.config.catalog import load, load_model
-from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.configuration import Configuration
@@ -109,14 +108,19 @@ def report(
     off: Sequence[tuple[float | None, float | None]],
 ) -> str:
     """As Markdown. A prompt's time includes taking the request in, which no step does: it is not the step's alone."""
-    lines = [f"# Steps of vLLM {fitted.version}, {fitted.model} on {fitted.gpu}\n"]
-    lines += [f"{fitted.fitted:%Y-%m-%d}, {len(rows)} probes by `scripts/measure_steps.py`, fitted by `scripts/fit_steps.py`.\n"]
-    lines += [f"Before: {steps[0].source}. After: {fitted.per_step_s * 1e3:.2f} ms per step, prefill × {fitted.prefill_scale:.3f}, "
-              f"decode × {fitted.decode_scale:.3f}.\n"]  # fmt: skip
+    scales = f"prefill × {fitted.prefill_scale:.3f}, decode × {fitted.decode_scale:.3f}"
+    lines = [
+        f"# Steps of vLLM {fitted.version}, {fitted.model} on {fitted.gpu}\n",
+        f"{fitted.fitted:%Y-%m-%d}, {len(rows)} probes of `scripts/measure_steps.py`, by `scripts/fit_steps.py`.\n",
+        f"Before: {steps[0].source}. After: {fitted.per_step_s * 1e3:.2f} ms per step, {scales}.\n",
+    ]
     lines += ["| whole probes, median error of | before | after |", "|---|---|---|"]
     for name, before, after in zip(("TPOT", "TTFT"), *off, strict=True):
         lines.append(f"| {name} | {_percent(before)} | {_percent(after)} |")
-    lines += ["\n| step | answers | context | prompt | measured, ms | 10–90 % | before, ms | after, ms |", "|" + "---|" * 8]
+    lines += [
+        "\n| step | answers | context | prompt | measured, ms | 10–90 % | before, ms | after, ms |",
+        "|" + "---|" * 8,
+    ]
     for row in rows:
         before_s, after_s = (predicted_s(row, each) for each in steps)
         spread = f"{row['step_p10_s'] * 1e3:.2f}–{row['step_p90_s'] * 1e3:.2f}"

@@ -2,9 +2,9 @@
 
     python scripts/make_dummy_model.py OUT [--model qwen-7b]
 
-For a box on which a model's weights are not to be had. The time of a dense model's steps does not depend on the values of its
-weights; what it says does, and so does which guesses of a speculator it accepts. The sizes are those of
-search_spaces/models/NAME.yaml, of a Qwen2; OUT gets config.json and a tokenizer of as many words as the model has tokens, 5 MB.
+For a box on which a model's weights are not to be had. The time of a dense model's steps does not depend on the
+values of its weights; what it says does, and so does which guesses of a speculator it accepts. The sizes are those of
+search_spaces/models/NAME.yaml, a Qwen2's. OUT gets config.json and a tokenizer with a word for every token, 3 MB.
 """
 
 import argparse
@@ -30,7 +30,9 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     for name, content in documents(architecture).items():
         (asked.out / name).write_text(json.dumps(content), encoding="utf-8")
-    print(f"{asked.out}: {architecture.parameters / 1e9:.2f} billion weights to be made up, {architecture.vocab} tokens")
+    print(
+        f"{asked.out}: {architecture.parameters / 1e9:.2f} billion weights to be made up, {architecture.vocab} tokens"
+    )
 
 
 def documents(architecture: Architecture) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Measure what the token budget does: one server for each, the workload at the same loads against all of them.
 
-    python scripts/measure_budgets.py MODEL OUT --rates 4 12 [--budgets 256 8192] [--where gpu|cpu|served] [--limit 540]
+    python scripts/measure_budgets.py MODEL OUT --rates 4 12 [--budgets 256 8192] [--where gpu|cpu|served]
 
-Adds a line to OUT/budgets.jsonl for each budget and load that was not measured yet. Every load counts the same requests.
+Adds a line to OUT/budgets.jsonl for each budget and load that was not measured yet. All get the same requests.
 """
 
 import time

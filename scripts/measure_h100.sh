@@ -19,6 +19,7 @@
 #   --slo SLO --budget TIME --rates "4 12" --quick      less of everything, for a try
 #
 # Results of the parts that were asked for are also packed into $OUT, if that is set, whatever becomes of them.
+# shellcheck disable=SC2329  # parts are called by their names
 set -euo pipefail
 shopt -s nullglob
 
@@ -114,6 +115,7 @@ study() {
         fi
         [ ! -e "$out/plan.yaml" ] || resume=(--resume)
         echo killed >"$results/study.status"
+        # shellcheck disable=SC2016  # the inner shell's own
         setsid bash -c 'echo $$ >"$1/study.pid"; shift
             "${@:2}" >"$1/study.txt.partial" 2>>"$1/study.log" && status=0 || status=$?
             mv "$1/study.txt.partial" "$1/study.txt"; echo "$status" >"$1/study.status"; rm -f "$1/study.pid"' \
@@ -122,7 +124,7 @@ study() {
             </dev/null >/dev/null 2>&1 &
         sleep 1
     fi
-    while is_studying && [ $SECONDS -lt "$limit" ]; do sleep 1; done
+    while is_studying && [ "$SECONDS" -lt "$limit" ]; do sleep 1; done
     tail -n 12 "$results/study.log"
     is_studying && { echo "the study goes on; call this part again"; return; }
     cat "$results/study.txt"

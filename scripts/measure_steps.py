@@ -2,7 +2,8 @@
 
     python scripts/measure_steps.py MODEL OUT [--where gpu|cpu|served] [--limit 540] [--quick]
 
-Adds a line to OUT/steps.jsonl for each probe that was not measured yet, in order of value. fit_steps.py makes a calibration of them.
+Adds a line to OUT/steps.jsonl for each probe that was not measured yet, in order of value. fit_steps.py makes a
+calibration of them.
 """
 
 import time

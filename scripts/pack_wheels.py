@@ -3,8 +3,8 @@
     python scripts/pack_wheels.py pack OUT FOLDER... [--limit 60MiB]     OUT/part-00, part-01, ..., and OUT/parts.json
     python scripts/pack_wheels.py join PARTS OUT                         the FOLDERs again, below OUT
 
-Every FOLDER arrives under its own name. `join` needs Python 3.11 and nothing else; it says which parts are missing or damaged. The
-wheels should hold their files uncompressed (slim_wheel.py): xz then finds what the kernels of a library have in common.
+Every FOLDER arrives under its own name. `join` needs Python and nothing else, and says which parts are missing or
+damaged. The wheels should hold their files uncompressed (slim_wheel.py): xz then finds what kernels have in common.
 """
 
 import argparse
@@ -16,12 +16,12 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, cast
 
 INDEX = "parts.json"
 BLOCK_BYTES = 2**20
 # The dictionary of level 7 is 16 MiB, of 9 it is 64: what fits into memory anywhere, and gains 2 % here.
-LEVEL = 7
+LEVEL: Final = 7
 UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -35,7 +35,9 @@ def main() -> None:
     packing = jobs.add_parser("pack", help="folders of wheels → parts")
     packing.add_argument("out", type=Path)
     packing.add_argument("folders", nargs="+", type=Path)
-    packing.add_argument("--limit", type=size_bytes, default="60MiB", help="the most a part may weigh (default 60MiB)")
+    packing.add_argument(
+        "--limit", type=size_bytes, default="60MiB", help="the most a part may weigh (default 60MiB)"
+    )
     joining = jobs.add_parser("join", help="parts → folders of wheels")
     joining.add_argument("parts", type=Path)
     joining.add_argument("out", type=Path)
@@ -94,7 +96,10 @@ def join(parts: Path, out: Path) -> None:
     if wrong:
         raise PartsIncomplete(f"{parts}: missing or damaged: {', '.join(wrong)}; copy them again")
     out.mkdir(parents=True, exist_ok=True)
-    with _Joined([parts / name for name in hashes]) as whole, tarfile.open(fileobj=whole, mode="r|xz") as tar:
+    with (
+        _Joined([parts / name for name in hashes]) as whole,
+        tarfile.open(fileobj=cast(BinaryIO, whole), mode="r|xz") as tar,
+    ):
         tar.extractall(out, filter="data")
 
 

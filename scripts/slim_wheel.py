@@ -2,8 +2,8 @@
 
     python scripts/slim_wheel.py OUT WHEEL... --drop 'vllm/_moe_C*' --drop 'vllm/vllm-rs'
 
-OUT is a folder. What stays is stored uncompressed, since pack_wheels.py compresses better; RECORD no longer names what was dropped.
-A pattern that matches no file of any wheel is refused, for then they are not those that it was written for.
+OUT is a folder. What stays is stored uncompressed, since pack_wheels.py compresses better; RECORD no longer names
+what was dropped. A pattern that matches no file of any wheel is refused: they are not those that it was written for.
 """
 
 import argparse

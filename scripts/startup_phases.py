@@ -1,4 +1,4 @@
-"""What a starting vLLM did for how long: its log in, seconds by phase out. Pure; the phrases are those of vLLM 0.24 to 0.33."""
+"""What a starting vLLM did for how long: its log in, seconds by phase out. Pure. Phrases of vLLM 0.24–0.33."""
 
 import re
 from datetime import datetime

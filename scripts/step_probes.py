@@ -1,8 +1,10 @@
-"""Probes that single out one kind of step of an engine: what to offer, and the step's time read off the answers. Pure.
+"""Probes that single out one kind of step of an engine: what to offer, and the step's time read off the answers.
 
 - prefill: prompts one by one, far apart; the time to the first token holds one step (and taking the request in).
 - decode: so many users at once; while all of them are answered and no prompt is left, a gap is a step.
 - mixed: the same, and prompts that come one by one meanwhile; the longest gap around such a prompt is its step.
+
+Pure.
 """
 
 from dataclasses import dataclass
@@ -88,7 +90,7 @@ def steps_s(probe: StepProbe, log: RequestLog) -> FloatArray:
             return np.concatenate([_gaps_within(log, row, begins, ends) for row in range(len(log))])
         case "mixed":
             late = log.prompt_tokens == probe.prompt if probe.prompt != probe.context else log.output_tokens == 1
-            return np.array([_longest_s(log, row, ~late) for row in np.flatnonzero(late)])
+            return np.array([_longest_s(log, int(row), ~late) for row in np.flatnonzero(late)])
 
 
 def mean_context(probe: StepProbe) -> float:
@@ -124,7 +126,7 @@ def _longest_s(log: RequestLog, late: int, answers: np.ndarray) -> float:
     """The median over answers of their longest gap while the prompt `late` was computed; NaN where none was on."""
     longest = []
     for row in np.flatnonzero(answers):
-        times = _chunks(log, row)
+        times = _chunks(log, int(row))
         ends = times[1:]
         during = (ends >= log.sent_s[late]) & (ends <= log.first_s[late] + AROUND_S)
         if during.any():

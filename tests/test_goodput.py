@@ -129,7 +129,9 @@ def test_an_open_loop_question_is_probed_with_rates() -> None:
 
 
 @pytest.mark.parametrize("share", [0.93, 0.7], ids=["a few less than asked", "far less than asked"])
-@pytest.mark.parametrize("curve", [cliff(20.0), slope(0.19)], ids=["holds up to an edge", "nearly holds at the least load"])
+@pytest.mark.parametrize(
+    "curve", [cliff(20.0), slope(0.19)], ids=["holds up to an edge", "nearly holds at the least load"]
+)
 def test_a_load_whose_requests_came_slowly_is_not_measured_again_and_again(curve: Curve, share: float) -> None:
     levels: list[float] = []
 

@@ -21,7 +21,7 @@ MAX_PROBES = 14
 CLOSE_ENOUGH = 0.03
 BRACKET_RATIO = 1.09
 LEAST_ATTAINMENT = 0.5
-# Arrivals are random: a window for the requests that decide counts fewer now and then, and the same again if repeated.
+# Arrivals are random: a window for the requests that decide counts fewer now and then, and so again if repeated.
 ENOUGH = 0.8
 # So many probes that miss the SLO, and the next ones go down faster.
 TIMID_PROBES = 4
@@ -176,7 +176,9 @@ def _refine(scores: list[Score], curve: Curve, promising: float, question: Quest
         if nearest >= promising * (1 - CLOSE_ENOUGH):
             return None
         levels = (promising, promising * (1 - CLOSE_ENOUGH / 2))
-        fresh = [level for level in levels if _rounded(level, question) not in {level_of(each.load) for each in scores}]
+        fresh = [
+            level for level in levels if _rounded(level, question) not in {level_of(each.load) for each in scores}
+        ]
         if not fresh:
             return None
         level = fresh[0] if _is_new(promising, scores) else fresh[-1]
