@@ -6,7 +6,9 @@ Adds a line to OUT/budgets.jsonl for each budget and load that was not measured 
 """
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from box_plan import about, add_row, default_of, parser_for, planned, read_rows
@@ -14,6 +16,7 @@ from box_plan import about, add_row, default_of, parser_for, planned, read_rows
 from launchers.open import open_target
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
+from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.probe import Prober
 from tuner.rawlog import write_requests
 from tuner.score import Score
@@ -45,16 +48,44 @@ def main() -> None:
             print(f"budget {budget} and what is behind it is left for the next time")
             break
         if rates:
-            folder = asked.out / f"budget-{budget}"
-            with open_target(plan, with_budget(plan, budget), plan.box.gpus, folder) as target:
-                start_s = target.clock_s()
-                prober = Prober(target, plan.workload, slo, derive(plan.seed, Purpose.CONFIRM), stage="confirm")
-                for rate in rates:
-                    row = row_of(prober.measure_for(OpenLoop(rate), window_s))
-                    add_row(path, about(plan) | {"token_budget": budget, "rate_rps": rate} | row)
-                    print(f"budget {budget} at {rate:g} req/s: {row['attainment']:.1%} in SLO", flush=True)
-                write_requests(folder / "requests.parquet", prober.recorded, with_chunks=False)
+            start_s = measure_budget(Job(plan, asked.out, window_s), budget, rates)
     print(f"{path}: {len(read_rows(path))} of {len(asked.budgets) * len(asked.rates)} rows")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all budgets share."""
+
+    plan: Plan
+    out: Path
+    window_s: float
+
+
+def measure_budget(job: Job, budget: int, rates: Sequence[float]) -> float:
+    """Add the rows of one budget; how long its server took to start. What cannot be measured is said and left out."""
+    plan, folder = job.plan, job.out / f"budget-{budget}"
+    try:
+        with open_target(plan, with_budget(plan, budget), plan.box.gpus, folder) as target:
+            start_s = target.clock_s()
+            prober = Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.CONFIRM), stage="confirm")
+            for rate in rates:
+                measure_rate(job, prober, budget, rate)
+            loads = "-".join(f"{rate:g}" for rate in rates)
+            write_requests(folder / f"requests-{loads}.parquet", prober.recorded, with_chunks=False)
+            return start_s
+    except ServerFailed as failed:
+        print(f"budget {budget}: {failed}", flush=True)
+        return START_S
+
+
+def measure_rate(job: Job, prober: Prober, budget: int, rate: float) -> None:
+    try:
+        row = row_of(prober.measure_for(OpenLoop(rate), job.window_s))
+    except MeasurementVoid as void:
+        print(f"budget {budget} at {rate:g} req/s is left for the next time: {void}", flush=True)
+        return
+    add_row(job.out / ROWS, about(job.plan) | {"token_budget": budget, "rate_rps": rate} | row)
+    print(f"budget {budget} at {rate:g} req/s: {row['attainment']:.1%} in SLO", flush=True)
 
 
 def with_budget(plan: Plan, budget: int) -> Configuration:

@@ -15,6 +15,7 @@ from step_probes import StepProbe, load_of, requests_of, steps_s, window_of
 
 from launchers.open import open_target
 from launchers.sim.fit import medians
+from tuner.errors import MeasurementVoid
 from tuner.target import Target
 
 ROWS = "steps.jsonl"
@@ -42,7 +43,10 @@ def main() -> None:
             if time.perf_counter() - since_s > asked.limit:
                 print(f"{len(missing) - done} probes are left for the next time")
                 break
-            add_row(path, about(plan) | {"name": probe.name} | vars(probe) | measured(target, probe))
+            try:
+                add_row(path, about(plan) | {"name": probe.name} | vars(probe) | measured(target, probe))
+            except MeasurementVoid as void:
+                print(f"{probe.name} is left for the next time: {void}", flush=True)
     print(f"{path}: {len(read_rows(path))} probes; the server took {ready_s:.0f} s to start")
 
 
