@@ -3,7 +3,7 @@
 #
 #   scripts/fetch_wheels.sh DIR [LIMIT]        DIR/parts gets part-00, part-01, ... of at most LIMIT (60MiB) and parts.json
 #
-# Needs a network, 1 GB below DIR, and about three minutes on a free machine. For Linux on x86-64 with Python 3.12 and torch 2.11.0+cu130, which the
+# Needs a network, 1 GB below DIR, and five minutes of one core. For Linux on x86-64 with Python 3.12 and torch 2.11.0+cu130, which the
 # box has; scripts/box/*.txt name the versions. PYTHON names another interpreter than python3 to do it with (any from 3.11 on).
 set -euo pipefail
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measure vLLM on a box with one H100, in parts that end within ten minutes each and go on where they were left.
+# Measure vLLM on a box with one H100, in parts that end within ten minutes each and go on where they were left. The
+# minutes below are estimates.
 #
 #   scripts/measure_h100.sh [OPTIONS] PART...
 #
