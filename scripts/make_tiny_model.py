@@ -11,7 +11,7 @@ import itertools
 import json
 import string
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,54 +66,70 @@ def byte_alphabet() -> dict[int, str]:
 def documents(vocabulary: list[str], merges: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     """The JSON files beside the weights."""
     end, _, turn_end = (vocabulary.index(token) for token in SPECIAL)
-    tokens = {"bos_token_id": end, "eos_token_id": turn_end}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    model = {
+        "type": "BPE",
+        "vocab": {token: number for number, token in enumerate(vocabulary)},
+        "merges": [" ".join(pair) for pair in merges],
+    }
+    sizes = {
+        "hidden_size": HIDDEN,
+        "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": MAX_CONTEXT,
+        "vocab_size": VOCAB,
+        "tie_word_embeddings": True,
+    }
+    tokens = {"bos_token_id": end, "eos_token_id": turn_end}
     return {
-        "config.json": {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            "torch_dtype": "bfloat16",
-            "hidden_size": HIDDEN,
-            "intermediate_size": INTERMEDIATE,
-            "num_hidden_layers": LAYERS,
-            "num_attention_heads": HEADS,
-            "num_key_value_heads": KV_HEADS,
-            "hidden_act": "silu",
-            "max_position_embeddings": MAX_CONTEXT,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 1_000_000.0,
-            "vocab_size": VOCAB,
-            "tie_word_embeddings": True,
-            "use_sliding_window": False,
-            **tokens,
-        },
+        "config.json": qwen2_config(sizes, tokens),
         "generation_config.json": {**tokens, "pad_token_id": end},
         "tokenizer.json": {
             "version": "1.0",
-            "added_tokens": [
-                {"id": vocabulary.index(token), "content": token, "special": True}
-                | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-                for token in SPECIAL
-            ],
+            "added_tokens": added_tokens(vocabulary.index(SPECIAL[0])),
             "normalizer": None,
             "pre_tokenizer": byte_level,
             "post_processor": None,
             "decoder": byte_level,
-            "model": {
-                "type": "BPE",
-                "vocab": {token: number for number, token in enumerate(vocabulary)},
-                "merges": [" ".join(pair) for pair in merges],
-            },
+            "model": model,
         },
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": MAX_CONTEXT,
-            "bos_token": None,
-            "eos_token": SPECIAL[2],
-            "pad_token": SPECIAL[0],
-            "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
-        },
+        "tokenizer_config.json": tokenizer_config(MAX_CONTEXT),
+    }
+
+
+def qwen2_config(sizes: Mapping[str, int | bool], tokens: Mapping[str, int]) -> dict[str, Any]:
+    """A Qwen2's config.json: `sizes` and the ids of its special `tokens`, by their names there."""
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "torch_dtype": "bfloat16",
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000.0,
+        "use_sliding_window": False,
+        **sizes,
+        **tokens,
+    }
+
+
+def added_tokens(first: int) -> list[dict[str, Any]]:
+    """The special tokens, with ids from `first`, as tokenizer.json lists them."""
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [{"id": first + place, "content": token, "special": True} | plain for place, token in enumerate(SPECIAL)]
+
+
+def tokenizer_config(max_context: int) -> dict[str, Any]:
+    """The tokenizer_config.json of any tokenizer with these special tokens."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_context,
+        "bos_token": None,
+        "eos_token": SPECIAL[2],
+        "pad_token": SPECIAL[0],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
     }
 
 

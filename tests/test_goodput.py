@@ -163,3 +163,19 @@ def test_probes_that_all_held_are_worth_hardly_more_than_the_highest_of_them() -
     probe = server(lambda rate: 1.0)
     found = worth([probe(OpenLoop(rate), 2000) for rate in (5.0, 10.0)], question())
     assert found.edge and found.edge <= 12.0 and found.goodput_rps <= 12.0
+
+
+@pytest.mark.parametrize("share", [0.93, 0.7], ids=["a few less than asked", "far less than asked"])
+@pytest.mark.parametrize(
+    "curve", [cliff(20.0), slope(0.19)], ids=["holds up to an edge", "nearly holds at the least load"]
+)
+def test_a_load_whose_requests_came_slowly_is_not_measured_again_and_again(curve: Curve, share: float) -> None:
+    levels: list[float] = []
+
+    def probe(load: Load, counted: int) -> Score:
+        levels.append(level_of(load))
+        return server(curve)(load, round(share * counted))
+
+    found = find_goodput(question(0.9, 1.0), probe)
+    assert max(levels.count(level) for level in levels) <= 3
+    assert found.goodput_rps == pytest.approx(truth(curve, 0.9), rel=0.12) or found.ended == "misses-slo"
