@@ -4,8 +4,8 @@
 
 Every study is a `tune` of three trials on simulated servers in real time (or on a box with fake GPUs), so small that
 it takes 20 seconds. The fault strikes the second server unless it says otherwise. A study that pauses is resumed when
-what was wrong is mended. Exits 1 unless every fault was called what it is, every study came to its end, no process was
-left behind and no finished trial was measured again or lost. Takes about 15 minutes.
+what was wrong is mended. Exits 1 unless every fault was called what it is, every study came to its end, no process
+was left behind and no finished trial was measured again or lost. Takes about 15 minutes.
 """
 
 import argparse
@@ -421,8 +421,8 @@ def table(rows: list[Row]) -> str:
         said = row.said.replace("|", "·").replace("<", "&lt;")
         mark = "" if row.is_as_intended else " **not as intended**"
         lines.append(
-            f"| {row.case.name}{mark} | {row.kind or '-'} | {row.state} | {row.end} | {row.resumed} | {row.finished} | "
-            f"{row.lost} | {row.orphans} | {row.took_s:.0f} | {_short(said)} |"
+            f"| {row.case.name}{mark} | {row.kind or '-'} | {row.state} | {row.end} | {row.resumed} | "
+            f"{row.finished} | {row.lost} | {row.orphans} | {row.took_s:.0f} | {_short(said)} |"
         )
     return "\n".join(lines)
 
@@ -453,8 +453,8 @@ def main() -> None:
 EXPLAINED = """\
 Each row is a study of three trials in which the fault strikes the second server, unless it says otherwise. *called*
 and *trial*: what the first trial with a failure was called and how it ended (`infeasible`: the configuration's fault,
-learned from; `failed`: the box's, tried again; `measured` without a name: the study took it). *measured*: trials with a
-value at the end. *lost*: finished trials that were not there, or not the same, after the study was resumed."""
+learned from; `failed`: the box's, tried again; `measured` without a name: the study took it). *measured*: trials with
+a value at the end. *lost*: finished trials that were not there, or not the same, after the study was resumed."""
 
 
 if __name__ == "__main__":

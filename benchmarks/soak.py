@@ -3,9 +3,9 @@
     python benchmarks/soak.py [--trials 200] [--seed 0] [--out benchmarks/soak.md]
 
 The faults are drawn with `--seed`. After each trial the tuner's memory, open descriptors, threads and child processes
-are read. Behind the study nothing may be left of it, and between the first and the last quarter of the trials the tuner
-must not have grown: its median memory by less than a tenth, its fewest descriptors (a server that starts has some of its
-own) by none. Takes about 15 minutes on 2 cores.
+are read. Behind the study nothing may be left of it, and between the first and the last quarter of the trials the
+tuner must not have grown: its median memory by less than a tenth, its fewest descriptors (a server that starts has
+some of its own) by none. Takes about 15 minutes on 2 cores.
 """
 
 import argparse
@@ -193,9 +193,9 @@ By `python benchmarks/soak.py --trials {asked.trials} --seed {asked.seed}`, {mac
 {minutes:.0f} minutes, exit code {exit_code}, {len(left)} processes left behind, \
 {"flat" if is_flat(readings) else "NOT FLAT"}.
 
-One study of simulated servers in real time, with faults drawn at random for every second server. The tuner itself, read
-after each trial, by quarters of the study: median (lowest–highest). Trials that the box spoilt are tried again and
-count beside the {asked.trials}.
+One study of simulated servers in real time, with faults drawn at random for every second server. The tuner itself,
+read after each trial, by quarters of the study: median (lowest–highest). Trials that the box spoilt are tried again
+and count beside the {asked.trials}.
 
 {table(readings)}
 

@@ -92,8 +92,8 @@ class ServedTarget:
         if (log.status == Status.FAILED).any():
             self.server.check_dead()
         self.scraper.end()
-        if log.stopped:
-            self._check_back(log.stopped)
+        if log.stopped or (log.status == Status.TIMED_OUT).any():
+            self._check_back(log.stopped or "requests timed out")
         scrapes = self.scraper.scrapes(log.began_s or 0.0)
         return replace(log, engine=view_of(scrapes, window.warmup_s, window.end_s), scrapes=scrapes)
 
