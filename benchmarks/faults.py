@@ -374,6 +374,11 @@ CASES = (
         "GPU lost, by its log, twice", "gpu-lost-at-step:20", "gpu-lost", "failed", "gpu-lost-at-step:20",
         end="paused",
     ),
+    Case("GPU lost while a finalist is measured again", "", "measured", starts=(OK, OK, OK, "gpu-lost-at-step:20")),
+    Case(
+        "GPU lost while a finalist is measured again, twice", "", "measured", "paused",
+        starts=(OK, OK, OK, "gpu-lost-at-step:20", "gpu-lost-at-step:20"),
+    ),
     server("SIGKILL, once", "kill-at-step:20", "killed", "failed"),
     server("SIGKILL under one configuration, twice", "kill-at-step:20", "killed", "failed", "kill-at-step:20"),
     Case("SIGKILL of the server from outside", "killed", "failed", strike=kill("launchers.sim.server")),

@@ -102,6 +102,18 @@ def test_a_box_without_gpus_gets_a_cpus_environment_but_what_the_user_has_set_st
     assert "CUDA_VISIBLE_DEVICES" not in started["env"]
 
 
+def test_what_an_engine_has_compiled_or_downloaded_is_there_for_the_next_trial(vllm, tmp_path, monkeypatch):
+    caches = {"HOME": "/home/somebody", "XDG_CACHE_HOME": "/cache", "TMPDIR": str(tmp_path), "HF_HOME": "/models"}
+    caches |= {"VLLM_CACHE_ROOT": "/cache/vllm", "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor"}
+    for name, folder in caches.items():
+        monkeypatch.setenv(name, folder)
+    for trial in ("first", "second"):
+        with open_target(a_real_plan(), DEFAULT, (0,), tmp_path / trial):
+            pass
+        started = json.loads(vllm.read_text())["env"]
+        assert {name: started[name] for name in caches} == caches
+
+
 def test_a_target_replays_requests_and_its_clock_goes_on(vllm, tmp_path):
     with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
         ready_s = target.clock_s()

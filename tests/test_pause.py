@@ -23,7 +23,7 @@ def test_a_pause_says_what_happened_what_the_log_says_what_to_mend_and_how_to_go
     )
 
 
-@pytest.mark.parametrize("kind", sorted(BOX_FAULTS - {FailureKind.UNSUPPORTED_GPU}))
+@pytest.mark.parametrize("kind", sorted(BOX_FAULTS))
 def test_there_is_advice_for_every_fault_of_the_box(kind: FailureKind) -> None:
     assert ADVICE[kind]
 
