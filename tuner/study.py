@@ -14,12 +14,12 @@ from tuner.conclude import conclude
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.confirm import Confirmation, best_of, confirm
-from tuner.errors import BoxUnusable, FailureKind, Interrupted, StudyPaused
+from tuner.errors import BoxUnusable, FailureKind, Interrupted
 from tuner.evaluate import Evaluator, evaluator
 from tuner.events import Listener, Note, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
-from tuner.pause import ADVICE, check_room, paused, paused_by
+from tuner.pause import ADVICE, check_room, check_something_starts, paused, paused_by
 from tuner.predict import compared
 from tuner.search import parameters, sampler, suggest, tell
 from tuner.seeds import Purpose, derive
@@ -34,15 +34,6 @@ BATCH = 8
 SEARCH_SHARE = 0.7
 # So many trials in a row that were spoilt by whomever, and the study pauses.
 SPOILT_IN_A_ROW = 3
-# So many servers, none of which could be measured, and it pauses too.
-NOTHING_STARTED = 4
-MAY_BE_THE_BOX = {
-    FailureKind.EXITED_AT_START,
-    FailureKind.START_TIMEOUT,
-    FailureKind.UNSUPPORTED_GPU,
-    FailureKind.COMPILE_FAILED,
-    FailureKind.BAD_ANSWERS,
-}
 
 
 @dataclass
@@ -168,7 +159,7 @@ def _search(search: Search, progress: Progress, listener: Listener) -> None:
             listener(TrialEnded(outcome, progress.best, progress.default, len(progress.outcomes)))
             spoilt = spoilt + 1 if outcome.state == "failed" else 0
             _try_again_or_pause(search, outcome, spoilt)
-            _pause_if_nothing_starts(plan, progress)
+            check_something_starts(list(progress.outcomes.values()), plan.out)
 
 
 def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, optuna.Trial]]:
@@ -271,20 +262,6 @@ def _try_again_or_pause(search: Search, outcome: Outcome, spoilt: int) -> None:
         study.enqueue_trial(params, user_attrs={"second_try": not is_second})
     if spoilt >= SPOILT_IN_A_ROW or (is_second and not by_client):
         raise paused_by(outcome.failure, spoilt, plan.out)
-
-
-def _pause_if_nothing_starts(plan: Plan, progress: Progress) -> None:
-    """When no server has started yet in several trials, it is the box, not the configurations."""
-    outcomes = list(progress.outcomes.values())
-    kinds = {outcome.failure.kind if outcome.failure else None for outcome in outcomes}
-    if len(outcomes) >= NOTHING_STARTED and kinds <= MAY_BE_THE_BOX:
-        failure = outcomes[-1].failure
-        assert failure
-        raise StudyPaused(
-            f"none of {len(outcomes)} servers could be measured, the last because: {failure.message} "
-            f"{failure.evidence}{f' (server log: {failure.log})' if failure.log else ''}\n"
-            f"mend it and start anew with another --out than {plan.out}"
-        )
 
 
 def _finish(plan: Plan, progress: Progress, ending: Ending, listener: Listener) -> Summary:
