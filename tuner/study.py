@@ -1,5 +1,6 @@
 """Study: asks Optuna for configurations, has them measured, tells what came of it, has finalists confirmed."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -69,13 +70,13 @@ class Progress:
 class StudyOptions:
     """How a study is run, as opposed to what it does: `workers` processes where time is virtual.
 
-    `notes` are what its watchers should know before it begins.
+    Once `enough` is set no other trial is begun; the finalists are measured, and the study concludes as ever.
     """
 
     workers: int = 1
     resume: bool = False
     seeds: int = 5
-    notes: tuple[str, ...] = ()
+    enough: threading.Event = field(default_factory=threading.Event)
 
 
 def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
@@ -102,12 +103,10 @@ def _run(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     refuse_lost_trials(plan, progress.outcomes)
     study = open_study(plan)
     listener(StudyStarted(plan, len(progress.outcomes)))
-    for note in options.notes:
-        listener(Note(note))
     ending = Ending(started_s)
     try:
         with evaluator(plan, options.workers) as evaluate, reached(plan):
-            _search(Search(plan, study, spaces_of(plan), evaluate), progress, listener)
+            _search(Search(plan, study, spaces_of(plan), evaluate, options.enough), progress, listener)
             confirm(Confirmation(plan, progress.outcomes, progress.runs, options.seeds), evaluate, listener)
     except Interrupted as stop:
         ending = Ending(started_s, True, stop.startup_gpu_s, stop.measuring_gpu_s)
@@ -139,6 +138,7 @@ class Search:
     study: optuna.Study
     spaces: dict[str, Space]
     evaluate: Evaluator
+    enough: threading.Event
 
 
 def _search(search: Search, progress: Progress, listener: Listener) -> None:
@@ -170,6 +170,8 @@ def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, op
         return left_behind + _rest_of_batch(search, left_behind[0][0].incumbent_rps_per_gpu)
     room = _room(search)
     if plan.budget_s is not None and progress.spent_s() >= SEARCH_SHARE * plan.budget_s:
+        room = 0
+    if search.enough.is_set():
         room = 0
     defaults, done = len(spaces), _done(study)
     size = defaults if done < defaults else BATCH if plan.box.simulation == "virtual" else 1
