@@ -25,7 +25,7 @@ from tuner.errors import ConfigError, UserError
 from tuner.search import check_sampler
 from tuner.space import Space, spaces_of
 from tuner.wording.simulation import simulated_engine
-from tuner.workload.named import load_workload
+from tuner.workload.named import fitted, load_workload
 
 DEFAULT_TRIALS = 64
 DEFAULT_BUDGET_S = 2 * 3600.0
@@ -79,7 +79,8 @@ def plan_from(options: Options) -> Planned:
     model, slo = load_model(options.model), slo_from(options.slo, options.attainment, options.slo_scale)
     extra_flags = _extra_flags(options.flags)
     longest = _context(extra_flags) or model.architecture.max_context
-    workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
+    named = load_workload(options.workload or slo.workload)
+    workload, left_out = fitted(named, min(longest, model.architecture.max_context))
     executables = named_executables(options.executables, options.engines.split(",")[0])
     box = _box(options, model, executables)
     if box.simulation is None:
@@ -92,7 +93,7 @@ def plan_from(options: Options) -> Planned:
         engines = installed_engines(options.engines.split(","), executables, extra_flags)
     else:
         engines = simulated_engines(options.engines.split(","), asked)
-    notes = engines.notes
+    notes = (*engines.notes, *left_out)
     _refuse_knobs_as_flags(engines.specs, extra_flags, asked)
     trials, budget_s = _bounds(options, box)
     plan = Plan(
