@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from launchers.faults import Pattern
+from launchers.faults import Symptoms
 from tuner.engineview import Counter, Name
 
 
@@ -54,7 +54,7 @@ class Engine:
     help: tuple[str, ...]
     context_flag: str
     reset_path: str
-    patterns: tuple[Pattern, ...]
+    symptoms: Symptoms
     model_flag: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...] = ()
     cpu_env: Mapping[str, str] = field(default_factory=dict)

@@ -12,8 +12,9 @@ from launchers.cpu import engine_cores, usable_cores
 from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
-from launchers.served import Serving, open_served
+from launchers.served import SILENCE_LIMIT_S, Serving, open_served
 from launchers.sim.commandline import spelt_chances
+from launchers.vacancy import Vacancy
 from tuner.config.catalog import names
 from tuner.config.model import Model
 from tuner.config.plan import Plan
@@ -22,6 +23,8 @@ from tuner.configuration import Configuration
 from tuner.load.replay import tolerated_send_lag_s
 from tuner.target import Target
 
+# Of a request's time: those that met the silence have timed out, and are known to be bad.
+SILENCE_SHARE = 1.25
 LOG_NAME = "server.log"
 SIMULATED_SERVER = (sys.executable, "-m", "launchers.sim.server")
 
@@ -51,7 +54,10 @@ def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folde
     if plan.box.gpu.is_cpu:
         serving = _serving(engine, plan, command, folder, _cpu_environment(engine, plan))
         return replace(serving, cores=engine_cores(usable_cores()))
-    return _serving(engine, plan, command, folder, _gpu_environment(gpus))
+    serving = _serving(engine, plan, command, folder, _gpu_environment(gpus))
+    return replace(
+        serving, vacancy=Vacancy({gpu: plan.box.idle_gib[gpu] for gpu in gpus if gpu in plan.box.idle_gib})
+    )
 
 
 def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Serving:
@@ -83,6 +89,8 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         log=folder / LOG_NAME,
         env=env,
         port=plan.port or 0,
+        ready_timeout_s=plan.start_timeout_s,
+        silence_limit_s=min(SILENCE_LIMIT_S, SILENCE_SHARE * plan.slo.timeout_s),
         send_lag_limit_s=tolerated_send_lag_s(plan.slo.limits.ttft_s),
     )
 

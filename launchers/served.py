@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
 import httpx
@@ -13,14 +14,29 @@ from launchers.engine import Engine
 from launchers.ports import HOST, reserved_port
 from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
+from launchers.vacancy import Vacancy
 from tuner.engineview import view_of
-from tuner.errors import MeasurementVoid
+from tuner.errors import BoxUnusable, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
-from tuner.requestlog import RequestLog
+from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
 
 RESET_AGAIN_S = 0.1
+# A first request may have to wait for kernels to be compiled.
+SILENCE_LIMIT_S = 300.0
+
+
+NOT_OFFERED = (404, 405, 501)
+
+
+class Reset(Enum):
+    """What a server says when it is asked to forget cached prefixes."""
+
+    DONE = "done"
+    REFUSED = "it refuses while requests are running"
+    NOT_OFFERED = "not offered"
+    NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True)
@@ -28,8 +44,9 @@ class Serving:
     """What to serve and how.
 
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
-    cache that cannot be reset within `reset_timeout_s` makes the measurement void, and so does a client whose sends
-    are more than `send_lag_limit_s` late at p99.
+    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client is too slow whose sends are
+    more than `send_lag_limit_s` late at p99. A probe is stopped in which no token comes for `silence_limit_s`.
+    `vacancy` is what has to be free before the server starts.
     """
 
     engine: Engine
@@ -41,7 +58,10 @@ class Serving:
     port: int = 0
     cores: tuple[int, ...] = ()
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
-    reset_timeout_s: float = 30.0
+    reset_timeout_s: float = 60.0
+    silence_limit_s: float = SILENCE_LIMIT_S
+    ready_timeout_s: float | None = None
+    vacancy: Vacancy = field(default_factory=Vacancy)
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,7 @@ class ServedTarget:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
         limit_s, cores = self.serving.send_lag_limit_s, len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self._look_at_server, limit_s, workers)
+        supervision = Supervision(watch, self._look_at_server, limit_s, workers, self.serving.silence_limit_s)
         try:
             return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
@@ -69,7 +89,11 @@ class ServedTarget:
     def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
         self.scraper.begin()
         log = replay(self.endpoint, requests, load, window, supervision)
+        if (log.status == Status.FAILED).any():
+            self.server.check_dead()
         self.scraper.end()
+        if log.stopped or (log.status == Status.TIMED_OUT).any():
+            self._check_back(log.stopped or "requests timed out")
         scrapes = self.scraper.scrapes(log.began_s or 0.0)
         return replace(log, engine=view_of(scrapes, window.warmup_s, window.end_s), scrapes=scrapes)
 
@@ -77,23 +101,35 @@ class ServedTarget:
         self.server.check_alive()
         self.scraper.pass_by()
 
+    def _check_back(self, stopped: str) -> None:
+        """A server that was given too much becomes idle when nothing more comes; one that hangs does not."""
+        try:
+            self.reset_cache()
+        except ServerFailed as failed:
+            if failed.kind is not FailureKind.HUNG_UNDER_LOAD:
+                raise
+            raise ServerFailed(failed.fault, f"{stopped}; then {failed.message}", failed.log) from failed
+
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
 
-        Raises MeasurementVoid if that takes too long, ServerFailed if the server has died.
+        Raises MeasurementVoid where it is not offered, ServerFailed if the server has died or never becomes idle.
         """
         url = f"{self.endpoint.base_url}{self.serving.engine.reset_path}"
         timeout_s = self.serving.reset_timeout_s
         deadline_s = time.perf_counter() + timeout_s
+        said = Reset.NO_ANSWER
         with httpx.Client(timeout=timeout_s, trust_env=False) as client:
             while time.perf_counter() < deadline_s:
                 self.server.check_alive()
-                if _has_reset(client, url):
+                said = _reset(client, url)
+                if said is Reset.DONE:
                     return
                 self.server.guard.wait(RESET_AGAIN_S)
-        raise MeasurementVoid(
-            f"the prefix cache could not be reset within {timeout_s:g} s ({url}): the server is still busy, "
-            "or does not offer it"
+        if said is Reset.NOT_OFFERED:
+            raise MeasurementVoid(f"the prefix cache cannot be reset: the server does not offer it ({url})")
+        raise self.server.hung(
+            f"the server did not become idle within {timeout_s:g} s of the last request ({url}: {said.value})"
         )
 
     def clock_s(self) -> float:
@@ -105,7 +141,8 @@ class ServedTarget:
 def open_served(serving: Serving) -> Iterator[ServedTarget]:
     """A ready server on a free port; it is gone behind the block. Raises what `supervisor.running` raises."""
     engine = serving.engine
-    with reserved_port(serving.port) as port:
+    serving.vacancy.wait()
+    with _reserved(serving.port) as port:
         base_url = f"http://{HOST}:{port}"
         address = ("--host", HOST, "--port", str(port), "--served-model-name", serving.model)
         launch = Launch(
@@ -113,20 +150,37 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             health_url=f"{base_url}{engine.health_path}",
             log=serving.log,
             env={**engine.measuring_env, **serving.env},
-            patterns=engine.patterns,
-            ready_timeout_s=engine.ready_timeout_s,
+            symptoms=engine.symptoms,
+            ready_timeout_s=serving.ready_timeout_s or engine.ready_timeout_s,
             stop_grace_s=engine.stop_grace_s,
             cores=serving.cores,
         )
         metrics = scraping(f"{base_url}{engine.metrics_path}", engine.metrics)
-        with running(launch) as server, metrics as scraper:
-            yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab), scraper)
+        try:
+            with running(launch) as server, metrics as scraper:
+                yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab), scraper)
+        except ServerFailed as failed:
+            raise serving.vacancy.blamed(failed) from failed
 
 
-def _has_reset(client: httpx.Client, url: str) -> bool:
-    """Whether the cache is empty now. vLLM answers 200 also where it has not done it, and says so in the body."""
+@contextmanager
+def _reserved(wanted: int) -> Iterator[int]:
+    """As `reserved_port`; in the middle of a study a port that is taken is a failure of the box like others."""
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(reserved_port(wanted))
+        except BoxUnusable as taken:
+            raise ServerFailed(Fault(FailureKind.PORT_IN_USE, str(taken)), "no server was started") from taken
+        yield port
+
+
+def _reset(client: httpx.Client, url: str) -> Reset:
+    """What came of asking for an empty cache. vLLM answers 200 also where it has not done it, and says so."""
     try:
         answer = client.post(url)
     except httpx.TransportError:
-        return False
-    return answer.is_success and '"success":false' not in answer.text.replace(" ", "")
+        return Reset.NO_ANSWER
+    if answer.status_code in NOT_OFFERED:
+        return Reset.NOT_OFFERED
+    done = answer.is_success and '"success":false' not in answer.text.replace(" ", "")
+    return Reset.DONE if done else Reset.REFUSED

@@ -189,7 +189,7 @@ def test_a_configuration_that_cannot_start_is_told_with_the_engines_own_words(en
         pass
     if engine == "vllm":
         assert failed.value.kind is FailureKind.BAD_COMBINATION
-        assert "max_num_batched_tokens (32) must be greater than or equal to" in failed.value.evidence
+        assert "max_num_batched_tokens (32) must be greater than or equal to" in failed.value.fault.evidence
 
 
 @real_engines
@@ -201,7 +201,7 @@ def test_a_real_server_whose_worker_dies_is_noticed_and_leaves_nothing_behind(en
         wait_until_dead(target.server)
         with pytest.raises(ServerFailed) as failed:
             target.server.check_alive()
-        assert failed.value.kind is FailureKind.DIED_UNDER_LOAD
+        assert failed.value.kind is FailureKind.KILLED
     assert are_gone(pids)
 
 

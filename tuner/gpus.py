@@ -1,9 +1,9 @@
 """GPUs: what this box has, and the box a study runs on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pynvml
-
+from launchers.driver import Driver, GpuState, Nvml, Occupant
 from tuner.config.catalog import load, names
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Simulation
@@ -12,28 +12,22 @@ from tuner.errors import BoxUnusable, ConfigError
 SIMULATED_GPUS = 8
 DEFAULT_GPU = "h100"
 CPU = "cpu"
-GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU as its driver names it."""
+    """One GPU as its driver names it; `used_gib` of its memory are in use, and `occupants` compute on it."""
 
     index: int
     title: str
     memory_gib: float
+    used_gib: float = 0.0
+    occupants: tuple[Occupant, ...] = ()
 
 
-def devices() -> list[Device]:
-    """The NVIDIA GPUs of this machine; [] where there is no driver."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        return [_device(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    finally:
-        pynvml.nvmlShutdown()
+def devices(driver: Driver | None = None) -> list[Device]:
+    """The NVIDIA GPUs of this machine; [] where there is no driver. Raises BoxUnusable where one is lost."""
+    return [_device(state) for state in (driver or Nvml()).gpus()]
 
 
 def visible(found: list[Device], wanted: str | None) -> list[Device]:
@@ -62,17 +56,23 @@ def cpu_box() -> Box:
 
 
 def real_box(found: list[Device], gpus: str | None) -> Box:
-    """The GPUs of this machine that the study may use. Raises ConfigError, BoxUnusable."""
+    """The GPUs of this machine that the study may use; of a number of them, those that nobody uses.
+
+    Raises ConfigError, and BoxUnusable where somebody uses them: his work would be measured too, and disturbed.
+    """
     by_number = {device.index: device for device in found}
     wanted = gpus or str(len(found))
     asked = chosen_gpus(wanted)
-    chosen = tuple(by_number)[: len(asked)] if wanted.isdigit() else asked
+    free = [device.index for device in found if not device.occupants]
+    chosen = tuple([*free, *by_number.keys() - set(free)])[: len(asked)] if wanted.isdigit() else asked
     if len(chosen) < len(asked) or not set(chosen) <= set(by_number):
         raise ConfigError(f"--gpus {wanted}: this process has {', '.join(map(str, by_number))}")
     kinds = {by_number[index].title for index in chosen}
     if len(kinds) > 1:
         raise BoxUnusable(f"--gpus: a study needs GPUs of one kind, these are {', '.join(sorted(kinds))}; name which")
-    return Box(gpu_of(by_number[chosen[0]]), chosen, None)
+    gpu = gpu_of(by_number[chosen[0]])
+    _refuse_occupied([by_number[index] for index in chosen], len(free))
+    return Box(gpu, tuple(sorted(chosen)), None, {index: by_number[index].used_gib for index in sorted(chosen)})
 
 
 def gpu_of(device: Device) -> Gpu:
@@ -103,7 +103,17 @@ def _listed(text: str) -> list[int]:
     return found
 
 
-def _device(index: int) -> Device:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory_gib = pynvml.nvmlDeviceGetMemoryInfo(handle).total / GIB
-    return Device(index, str(pynvml.nvmlDeviceGetName(handle)), memory_gib)
+def _refuse_occupied(chosen: Sequence[Device], free: int) -> None:
+    taken = [device for device in chosen if device.occupants]
+    if taken:
+        by_whom = "; ".join(f"GPU {one.index} is in use by {', '.join(map(str, one.occupants))}" for one in taken)
+        instead = f", or leave it with --gpus {free}" if free else ""
+        raise BoxUnusable(f"{by_whom}; wait for the end of that{instead}, or simulate with --simulate virtual")
+
+
+def _device(state: GpuState) -> Device:
+    if state.lost:
+        raise BoxUnusable(
+            f"GPU {state.index}: {state.lost}; look at `dmesg`, then reset the GPU or restart the machine"
+        )
+    return Device(state.index, state.title, state.memory_gib, state.used_gib, state.occupants)

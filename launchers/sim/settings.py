@@ -12,7 +12,7 @@ from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
 from tuner.config.workload import Chances
 from tuner.configuration import Configuration
-from tuner.errors import FailureKind, ServerFailed
+from tuner.errors import FailureKind, Fault, ServerFailed
 
 # Assumptions (docs/simulator.md, Start-up): imports, cached compilation and graph capture take the first, reading
 # weights from a local disk goes at the second.
@@ -273,11 +273,11 @@ def _invalid(config: str, name: str, should_be: str) -> ServerFailed:
 
 
 def _bad_flag(evidence: str) -> ServerFailed:
-    return ServerFailed(FailureKind.BAD_FLAG, "a value is out of range", evidence=evidence)
+    return ServerFailed(Fault(FailureKind.BAD_FLAG, evidence), "a value is out of range")
 
 
 def _bad_combination(evidence: str) -> ServerFailed:
-    return ServerFailed(FailureKind.BAD_COMBINATION, "these settings exclude each other", evidence=evidence)
+    return ServerFailed(Fault(FailureKind.BAD_COMBINATION, evidence), "these settings exclude each other")
 
 
 def claim_of(settings: SimSettings) -> Claim:

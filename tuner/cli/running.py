@@ -6,10 +6,13 @@ import shlex
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tuner import record
 from tuner.cli.planning import Options, plan_from
+from tuner.config.plan import Plan
+from tuner.errors import StudyPaused
 from tuner.events import Event, Listener, Note, StudyStarted
 from tuner.study import StudyOptions, run_study
 from tuner.summary import VerdictWord
@@ -26,7 +29,11 @@ def run(options: Options) -> VerdictWord:
     enough = threading.Event()
     with open_view(plan, enough, plain=options.plain, only_ascii=options.ascii) as listener:
         hear = _with_notes(planned.notes, listener)
-        summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds, enough), hear)
+        try:
+            summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds, enough), hear)
+        except StudyPaused:
+            _report_so_far(plan)
+            raise
     outcomes = record.read_outcomes(plan.out)
     from tuner.report import write_report
 
@@ -41,6 +48,15 @@ def run(options: Options) -> VerdictWord:
         with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a", encoding="utf-8") as page:
             page.write(f"```text\n{final_text(summary, outcomes, plan)}\n```\n")
     return summary.verdict
+
+
+def _report_so_far(plan: Plan) -> None:
+    """The report of a paused study, if there was room for its summary."""
+    from tuner.report import write_report
+
+    if (plan.out / "summary.json").exists():
+        with suppress(OSError):
+            write_report(plan.out, record.read_summary(plan.out), record.read_outcomes(plan.out), plan)
 
 
 def _with_notes(notes: Sequence[str], listener: Listener) -> Listener:

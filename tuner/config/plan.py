@@ -17,11 +17,15 @@ Simulation = Literal["virtual", "served"]
 
 @dataclass(frozen=True)
 class Box:
-    """The machine a study runs on: `gpus` are device indices; on a CPU box they stand for one slot each."""
+    """The machine a study runs on: `gpus` are device indices; on a CPU box they stand for one slot each.
+
+    `idle_gib`: what was in use on each real GPU when the plan was made; what servers leave behind is told by it.
+    """
 
     gpu: Gpu
     gpus: tuple[int, ...]
     simulation: Simulation | None
+    idle_gib: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -35,7 +39,8 @@ class Plan:
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
-    PATH, `port` where servers listen if not on any free one. `typed` is the command line, if there was one;
+    PATH, `port` where servers listen if not on any free one; a server that has not
+    started within `start_timeout_s` (None: its engine's) hangs. `typed` is the command line, if there was one;
     `versions` are the installed engines'. `calibrations` are those of the simulated engines, or of the simulations
     that a real study is compared with; an engine without one has what is shipped.
     """
@@ -55,6 +60,7 @@ class Plan:
     extra_flags: tuple[str, ...] = ()
     executables: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
+    start_timeout_s: float | None = None
     typed: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)

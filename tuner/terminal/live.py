@@ -16,7 +16,7 @@ from tuner.config.plan import Plan
 from tuner.events import Event, Listener, Note, StudyStarted, TrialEnded
 from tuner.terminal.keys import heard
 from tuner.terminal.progress import advanced, beginning
-from tuner.terminal.screen import Keys, Moment, end_line, opening_line, screen, window_title
+from tuner.terminal.screen import Keys, Moment, end_line, log_lines, opening_line, screen, window_title
 
 REDRAWS_PER_S = 4
 STDIN_FD = 0
@@ -85,7 +85,7 @@ class _View:
                 again = f"; resumed after {resumed} trials" if resumed else ""
                 return f"{opening_line(plan)}{again}"
             case TrialEnded(outcome):
-                return f"{hour} {end_line(self._progress, outcome)}"
+                return "\n".join([f"{hour} {end_line(self._progress, outcome)}", *log_lines(outcome)])
             case Note(text, log):
                 return f"{hour} {text}{f' → {log}' if log else ''}"
         return ""
