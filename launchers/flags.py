@@ -17,7 +17,7 @@ from tuner.errors import ConfigError, EngineMissing
 HELP_TIMEOUT_S = 180.0
 VERSION_TIMEOUT_S = 30.0
 # A line that defines a flag: "  --max-num-seqs N, -n N"; the text that explains it stands further to the right.
-DEFINITION = re.compile(r"^ {1,4}(-.+)$", re.MULTILINE)
+DEFINITION = re.compile(r"^ {1,6}(-.+)$", re.MULTILINE)
 FLAG = re.compile(r"(?:^|(?<=[ ,/]))(--?[A-Za-z][\w-]*)")
 PYTHON = re.compile(r"^#!\s*(\S*python\S*)|^'''exec'\s+\"?([^\"\s]+)", re.MULTILINE)
 
@@ -46,15 +46,22 @@ def installed(engine: Engine, executable: Path) -> Installed:
 
 
 def flags_in(help_text: str) -> frozenset[str]:
-    """Every flag that an argparse help text defines. Pure."""
-    definitions = DEFINITION.findall(help_text)
-    return frozenset(flag for definition in definitions for flag in FLAG.findall(definition.split("   ")[0]))
+    """Every flag that a help text of argparse, click or clap defines. Pure."""
+    return frozenset(flag for definition in DEFINITION.findall(help_text) for flag in _defined(definition))
+
+
+def _defined(definition: str) -> list[str]:
+    """The flags of one definition. vLLM 0.33 shows `--enable-x, --disable-x` and takes `--no-enable-x` as well."""
+    shown = FLAG.findall(definition.split("  ", maxsplit=1)[0])
+    pairs = {flag.replace("--disable-", "--enable-") for flag in shown if flag.startswith("--disable-")} & {*shown}
+    return [*shown, *(flag.replace("--enable-", "--no-enable-") for flag in pairs)]
 
 
 def unknown_flags(words: Iterable[str], known: frozenset[str]) -> tuple[str, ...]:
     """The flags among `words` that are not `known`, in order. Pure."""
     flags = (word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word))
-    return tuple(flag for flag in flags if flag.replace("_", "-").partition(".")[0] not in known)
+    dashed = {flag.replace("_", "-") for flag in known}
+    return tuple(flag for flag in flags if flag.replace("_", "-").partition(".")[0] not in dashed)
 
 
 def fitted(spec: EngineSpec, engine: Installed) -> tuple[EngineSpec, tuple[str, ...]]:
@@ -62,6 +69,9 @@ def fitted(spec: EngineSpec, engine: Installed) -> tuple[EngineSpec, tuple[str, 
     knobs: dict[str, Knob] = {}
     notes: list[str] = []
     for name, knob in spec.knobs.items():
+        if not knob.exists_in(engine.version):
+            notes.append(f"{name} is left out: {spec.title} {engine.version} is not of its versions, {_span(knob)}")
+            continue
         usable, lacking = usable_part(knob, engine.flags)
         if usable:
             knobs[name] = usable
@@ -76,11 +86,22 @@ def usable_part(knob: Knob, known: frozenset[str]) -> tuple[Knob | None, tuple[s
     if knob.choices is None:
         lacking = unknown_flags([knob.flag or ""], known)
         return (None if lacking else knob), lacking
-    lacking = tuple(dict.fromkeys(flag for flags in knob.choices.values() for flag in unknown_flags(flags, known)))
+    lacking = unknown_flags(knob.flags, known)
     kept = {name: flags for name, flags in knob.choices.items() if not unknown_flags(flags, known)}
     if len(kept) < 2 or any(case.value not in kept for case in knob.default):
         return None, lacking
     return knob.model_copy(update={"choices": kept}), lacking
+
+
+def _span(knob: Knob) -> str:
+    """`0.5.21 and later`, `up to 0.26`, `0.5.14 to 0.5.20`."""
+    match knob.since, knob.until:
+        case str(since), None:
+            return f"{since} and later"
+        case None, until:
+            return f"up to {until}"
+        case since, until:
+            return f"{since} to {until}"
 
 
 def refuse_unknown(extra_flags: Iterable[str], engine: Installed) -> None:

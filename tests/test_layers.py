@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["search_spaces", "tuner", "tuner.errors"],
     ["tuner.config"],
-    ["tuner.configuration", "tuner.requests", "tuner.seeds", "tuner.engineview"],
+    ["tuner.configuration", "tuner.constraints", "tuner.requests", "tuner.seeds", "tuner.engineview"],
     ["tuner.requestlog", "tuner.workload"],
     ["tuner.target"],
     ["tuner.fluidity"],
