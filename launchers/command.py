@@ -29,7 +29,7 @@ def launch_command(
     engine = ENGINES[spec.name]
     words = [engine.executable, *engine.serve, *engine.model_flag, model.path]
     for name, value in configuration.knobs.items():
-        if not configuration.is_default or value != _unsaid(spec.knobs[name], gpu):
+        if name not in unsaid(spec, configuration, gpu):
             words += knob_flags(spec.knobs[name], value, model)
     return (*words, *(engine.cpu_flags if gpu.is_cpu else ()), *extra_flags)
 
@@ -44,6 +44,15 @@ def knob_flags(knob: Knob, value: KnobValue, model: Model) -> list[str]:
         return flags
     method, path = model.draft.method, model.draft.path
     return [flag.replace("<draft.method>", method).replace("<draft.path>", path) for flag in flags]
+
+
+def unsaid(spec: EngineSpec, configuration: Configuration, gpu: Gpu) -> tuple[str, ...]:
+    """The knobs that the command does not name, because the engine does by itself what they say."""
+    if not configuration.is_default:
+        return ()
+    knobs = configuration.knobs.items()
+    own = (name for name, value in knobs if value == _unsaid(spec.knobs[name], gpu))
+    return tuple(dict.fromkeys((*configuration.unsaid, *own)))
 
 
 def _unsaid(knob: Knob, gpu: Gpu) -> KnobValue:

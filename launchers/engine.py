@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from launchers.facts import FactSheet
 from launchers.faults import Pattern
 from tuner.engineview import Counter, Name
 
@@ -42,7 +43,8 @@ class Engine:
     - `cpu_flags` and `cpu_env` are needed on a box without GPUs. The flags belong to the command that is deployed
       there; a variable that the user has set himself wins.
     - `measuring_flags` and `measuring_env` are the tuner's own: no telemetry, metrics, a way to reset the cache.
-    - `reset_path` is POSTed to forget cached prefixes. `metrics` names what is read at `metrics_path`.
+    - `reset_path` is POSTed to forget cached prefixes. `metrics` names what is read at `metrics_path`, `facts` what
+      a server is asked once when it is ready.
     """
 
     name: str
@@ -63,5 +65,6 @@ class Engine:
     health_path: str = "/health"
     metrics_path: str = "/metrics"
     metrics: EngineMetrics = EngineMetrics()
+    facts: FactSheet = field(default_factory=FactSheet)
     ready_timeout_s: float = 1200.0
     stop_grace_s: float = 10.0

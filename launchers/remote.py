@@ -15,6 +15,7 @@ import httpx
 from launchers.cpu import usable_cores
 from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
+from tuner.engineview import EngineFacts
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, MeasurementVoid, ServerFailed
 from tuner.load.prompts import drawn_ids
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
@@ -78,6 +79,10 @@ class RemoteTarget:
     def reset_cache(self) -> None:
         """From here on, other prompts."""
         self._salt = _fresh_salt()
+
+    def facts(self) -> EngineFacts | None:
+        """Nothing: what it was started with is its owner's business."""
+        return None
 
     def clock_s(self) -> float:
         """Seconds since the measuring began."""

@@ -10,10 +10,11 @@ import httpx
 
 from launchers.cpu import usable_cores
 from launchers.engine import Engine
+from launchers.facts import facts_of
 from launchers.ports import HOST, reserved_port
 from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
-from tuner.engineview import view_of
+from tuner.engineview import EngineFacts, view_of
 from tuner.errors import MeasurementVoid
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.requestlog import RequestLog
@@ -95,6 +96,10 @@ class ServedTarget:
             f"the prefix cache could not be reset within {timeout_s:g} s ({url}): the server is still busy, "
             "or does not offer it"
         )
+
+    def facts(self) -> EngineFacts | None:
+        """What the server says it was started with."""
+        return facts_of(self.serving.engine.facts, self.endpoint.base_url, self.server.guard.log_tail())
 
     def clock_s(self) -> float:
         """Seconds since the server was asked to start."""
