@@ -112,7 +112,9 @@ def refuse_unknown(extra_flags: Iterable[str], engine: Installed) -> None:
 
 
 def _version(engine: Engine, executable: Path) -> str:
-    """Asked of the package's metadata: to start the engine for it takes ten seconds."""
+    """Asked of the package's metadata where there is one: to start the engine for it takes ten seconds."""
+    if engine.version:
+        return _version_printed([str(executable), *engine.version])
     first_lines = executable.read_bytes()[:1024].decode(errors="replace")
     found = PYTHON.search(first_lines)
     if not found:
@@ -126,6 +128,16 @@ def _version(engine: Engine, executable: Path) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip()
+
+
+def _version_printed(command: list[str]) -> str:
+    """The first number with dots in what it prints: `text-generation-launcher 3.3.5`."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"\d+(?:\.\d+)+\S*", answer.stdout)
+    return found[0] if found else ""
 
 
 def _help(engine: Engine, executable: Path) -> str:

@@ -12,6 +12,7 @@ from launchers.cpu import usable_cores
 from launchers.engine import Engine
 from launchers.facts import facts_of
 from launchers.ports import HOST, reserved_port
+from launchers.salt import fresh_salt, salted
 from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
 from tuner.engineview import EngineFacts, view_of
@@ -45,14 +46,15 @@ class Serving:
     reset_timeout_s: float = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class ServedTarget:
-    """A warm server behind HTTP; implements `tuner.target.Target`."""
+    """A warm server behind HTTP; implements `tuner.target.Target`. `salt` is None while prompts need none."""
 
     serving: Serving
     server: Server
     endpoint: Endpoint
     scraper: Scraper
+    salt: int | None = None
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
@@ -69,6 +71,7 @@ class ServedTarget:
 
     def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
         self.scraper.begin()
+        requests = requests if self.salt is None else salted(requests, self.salt)
         log = replay(self.endpoint, requests, load, window, supervision)
         self.scraper.end()
         scrapes = self.scraper.scrapes(log.began_s or 0.0)
@@ -81,8 +84,12 @@ class ServedTarget:
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
 
-        Raises MeasurementVoid if that takes too long, ServerFailed if the server has died.
+        Where the engine does not offer it, every probe gets other prompts instead. Raises MeasurementVoid if it takes
+        too long, ServerFailed if the server has died.
         """
+        if not self.serving.engine.reset_path:
+            self.salt = fresh_salt()
+            return
         url = f"{self.endpoint.base_url}{self.serving.engine.reset_path}"
         timeout_s = self.serving.reset_timeout_s
         deadline_s = time.perf_counter() + timeout_s
@@ -112,7 +119,8 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
     engine = serving.engine
     with reserved_port(serving.port) as port:
         base_url = f"http://{HOST}:{port}"
-        address = ("--host", HOST, "--port", str(port), "--served-model-name", serving.model)
+        name = (engine.name_flag, serving.model) if engine.name_flag else ()
+        address = (engine.host_flag, HOST, "--port", str(port), *name)
         launch = Launch(
             command=(*serving.command, *engine.measuring_flags, *address),
             health_url=f"{base_url}{engine.health_path}",

@@ -83,7 +83,7 @@ VLLM = Engine(
     executable="vllm",
     variable="GOODTUNE_VLLM",
     distribution="vllm",
-    install="uv venv vllm-env && uv pip install --python vllm-env vllm",
+    install="tune engines install vllm",
     serve=("serve",),
     help=("serve", "--help=all"),
     context_flag="--max-model-len",

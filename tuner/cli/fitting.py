@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed, refuse_unknown
-from launchers.sim.settings import has_effect, with_effect
+from launchers.sim.settings import MODELLED, has_effect, with_effect
 from tuner.config.catalog import load, names
 from tuner.config.engine import EngineSpec
 from tuner.config.strict import suggestion
-from tuner.errors import ConfigError
+from tuner.config.workload import Workload
+from tuner.errors import ConfigError, EngineMissing
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,40 @@ def installed_engines(wanted: Sequence[str], executables: Mapping[str, str], ext
         usable, dropped = fitted(spec, there)
         specs.append(usable)
         versions[spec.name] = there.version
-        notes += [f"{spec.title} {there.version}", *dropped]
+        untried = [f"{spec.title} is described after its documents, and nobody has run it here"]
+        notes += [f"{spec.title} {there.version}", *dropped, *(untried if spec.hardware == "not-run" else [])]
     return Engines(tuple(specs), versions, tuple(notes))
 
 
 def simulated_engines(wanted: Sequence[str], asked: Collection[str]) -> Engines:
-    """The engines simulated. Knobs without a modelled effect are left out unless `asked` for."""
+    """The engines simulated. Knobs without a modelled effect are left out unless `asked` for.
+
+    Raises EngineMissing for an engine that has no simulation.
+    """
     specs: list[EngineSpec] = []
     notes: list[str] = []
     for spec in _named(wanted):
+        if spec.name not in MODELLED:
+            raise EngineMissing(
+                f"--engine {spec.name}: {spec.title} is not simulated, only {' and '.join(MODELLED)} are; on a box "
+                f"with GPUs install it ({ENGINES[spec.name].install}), or name it with --engine-bin {spec.name}=PATH"
+            )
         usable, idle = with_effect(spec, asked)
         specs.append(usable)
         notes += [f"{spec.title}: not modelled, so not searched: {', '.join(idle)}"] if idle else []
         idle_but_asked = [name for name in asked if name in spec.knobs and not has_effect(spec, name)]
         notes += [f"{spec.title}: {name} was asked for, but has no effect in a simulation" for name in idle_but_asked]
     return Engines(tuple(specs), {}, tuple(notes))
+
+
+def refuse_texts(specs: Sequence[EngineSpec], workload: Workload) -> None:
+    """Raise ConfigError if an engine takes text only and the workload is not made of any."""
+    for spec in specs:
+        if not ENGINES[spec.name].takes_token_ids and not workload.real_text:
+            raise ConfigError(
+                f"--engine {spec.name}: {spec.title} takes prompts as text only, and the workload '{workload.name}' "
+                "is made of token ids; give one of real text (--workload chats.jsonl, see docs/workloads.md)"
+            )
 
 
 def _named(wanted: Sequence[str]) -> list[EngineSpec]:

@@ -9,11 +9,12 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from launchers.engines import ENGINES
+from launchers.find import CPU, managed_executable
 from launchers.ports import reserved_port
 from launchers.sim.calibration import calibration_for
 from tuner import gpus, record
 from tuner.cli.executables import named_executables
-from tuner.cli.fitting import installed_engines, simulated_engines
+from tuner.cli.fitting import installed_engines, refuse_texts, simulated_engines
 from tuner.cli.steptables import make_tables
 from tuner.config.calibration import Calibration
 from tuner.config.catalog import load, load_model
@@ -88,6 +89,7 @@ def plan_from(options: Options) -> Planned:
     asked = _asked_knobs(options.knobs)
     if box.simulation is None:
         engines = installed_engines(options.engines.split(","), executables, extra_flags)
+        refuse_texts(engines.specs, workload)
     else:
         engines = simulated_engines(options.engines.split(","), asked)
     notes = engines.notes
@@ -186,10 +188,10 @@ def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
 
 
 def _means_the_cpu(options: Options, model: Model, executables: Mapping[str, str]) -> bool:
-    """An engine was named, by option, or by the environment with a model that lies on this machine."""
+    """An engine was named by option; or by the environment, or installed for the CPU, with a model that is here."""
     wanted = [ENGINES[name] for name in options.engines.split(",") if name in ENGINES]
-    by_environment = any(os.environ.get(engine.variable) for engine in wanted) and Path(model.path).is_dir()
-    return by_environment or any(engine.name in executables for engine in wanted)
+    meant = any(os.environ.get(engine.variable) or managed_executable(engine, CPU) for engine in wanted)
+    return (meant and Path(model.path).is_dir()) or any(engine.name in executables for engine in wanted)
 
 
 def _bounds(options: Options, box: Box) -> tuple[int | None, float | None]:
