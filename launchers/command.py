@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from launchers.containers import deployed
 from launchers.engine import Engine
 from launchers.engines import ENGINES
 from tuner.config.engine import SMALLEST_THAT_FITS, EngineSpec, Knob, KnobValue
@@ -13,6 +14,16 @@ from tuner.configuration import Configuration
 
 def command_of(plan: Plan, configuration: Configuration) -> tuple[str, ...]:
     """The command that deploys `configuration` of this study, without host and port."""
+    words = engine_command(plan, configuration)
+    image = plan.images.get(configuration.engine)
+    if image is None:
+        return words
+    gpus = 0 if plan.box.gpu.is_cpu else configuration.gpus
+    return (*deployed(ENGINES[configuration.engine], image, gpus, plan.model.path), *words[1:])
+
+
+def engine_command(plan: Plan, configuration: Configuration) -> tuple[str, ...]:
+    """The engine's own words: its executable first, wherever that may be."""
     spec = next(spec for spec in plan.engines if spec.name == configuration.engine)
     extra_flags = (*_context_flags(plan, ENGINES[spec.name]), *plan.extra_flags)
     return launch_command(spec, plan.model, configuration, plan.box.gpu, extra_flags)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from launchers.containers import asking, docker_for, image_id
 from launchers.engine import Engine
 from tuner.config.engine import EngineSpec, Knob
 from tuner.config.strict import suggestion
@@ -34,15 +35,28 @@ class Installed:
 def installed(engine: Engine, executable: Path) -> Installed:
     """What `executable` is and can. Raises EngineMissing if it does not answer."""
     version = _version(engine, executable)
-    remembered = _cache_file(executable, version)
+    remembered = _cache_file(f"{executable} {executable.stat().st_mtime_ns} {version}")
     if remembered.is_file():
-        return Installed(executable, version, frozenset(json.loads(remembered.read_text())["flags"]))
-    flags = flags_in(_help(engine, executable))
+        return _recalled(remembered, executable)
+    flags = flags_in(_help((str(executable), *engine.help), engine))
     if not flags:
         raise EngineMissing(f"{executable}: `{' '.join(engine.help)}` names no flags; is this {engine.name}?")
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    remembered.write_text(json.dumps({"executable": str(executable), "version": version, "flags": sorted(flags)}))
-    return Installed(executable, version, flags)
+    return _remember(remembered, Installed(executable, version, flags))
+
+
+def in_image(engine: Engine, image: str) -> Installed:
+    """What the engine in a container image is and can. Raises EngineMissing if there is no docker, or no answer."""
+    docker = docker_for(image)
+    identity = image_id(docker, image)
+    remembered = _cache_file(f"{identity} {engine.name}")
+    if remembered.is_file():
+        return _recalled(remembered, Path(image))
+    entrypoint = engine.image_entrypoint or engine.executable
+    version = _version_in(docker, engine, image, entrypoint)
+    flags = flags_in(_help((*asking(docker, image, entrypoint), *engine.help), engine))
+    if not flags:
+        raise EngineMissing(f"--image {image}: `{entrypoint} {' '.join(engine.help)}` names no flags")
+    return _remember(remembered, Installed(Path(image), version, flags))
 
 
 def flags_in(help_text: str) -> frozenset[str]:
@@ -140,8 +154,15 @@ def _version_printed(command: list[str]) -> str:
     return found[0] if found else ""
 
 
-def _help(engine: Engine, executable: Path) -> str:
-    command = [str(executable), *engine.help]
+def _version_in(docker: str, engine: Engine, image: str, entrypoint: str) -> str:
+    """By its own word, or by that of the Python in the image."""
+    if engine.version:
+        return _version_printed([*asking(docker, image, entrypoint), *engine.version])
+    code = f"import importlib.metadata as m; print(m.version({engine.distribution!r}))"
+    return _version_printed([*asking(docker, image, "python3"), "-c", code])
+
+
+def _help(command: tuple[str, ...], engine: Engine) -> str:
     try:
         answer = subprocess.run(
             command,
@@ -160,7 +181,18 @@ def _help(engine: Engine, executable: Path) -> str:
     return answer.stdout
 
 
-def _cache_file(executable: Path, version: str) -> Path:
+def _recalled(remembered: Path, executable: Path) -> Installed:
+    kept = json.loads(remembered.read_text())
+    return Installed(executable, kept["version"], frozenset(kept["flags"]))
+
+
+def _remember(remembered: Path, found: Installed) -> Installed:
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"executable": str(found.executable), "version": found.version, "flags": sorted(found.flags)}
+    remembered.write_text(json.dumps(kept))
+    return found
+
+
+def _cache_file(identity: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    identity = f"{executable} {executable.stat().st_mtime_ns} {version}"
     return cache / "goodtune" / "flags" / f"{sha256(identity.encode()).hexdigest()[:16]}.json"

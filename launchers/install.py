@@ -22,6 +22,7 @@ Say = Callable[[str], None]
 ROOM_GIB, ROOM_ON_A_CPU_GIB = 15.0, 5.0
 GIB = 2**30
 TRY_TIMEOUT_S = 120.0
+LOG_NAME = "first-start.log"
 
 
 def install(recipe: Recipe, version: str, folder: Path | None, say: Say) -> Installed:
@@ -47,12 +48,15 @@ def install(recipe: Recipe, version: str, folder: Path | None, say: Say) -> Inst
 
 
 def try_out(engine: Engine, executable: Path, *, on_cpu: bool) -> None:
-    """Start the engine with a tiny model, have one short answer, stop it. Raises EngineMissing with why it fails."""
+    """Start the engine with a tiny model, have one short answer, stop it. Raises EngineMissing with why it fails.
+
+    What the server says is kept beside the engine's environment.
+    """
+    log = executable.parent.parent / LOG_NAME
     with tempfile.TemporaryDirectory(prefix="goodtune-") as scratch:
         model = Path(scratch) / "tiny"
         make_tiny_model(model)
         words = (str(executable), *engine.serve, *engine.model_flag, str(model), engine.context_flag, "2048")
-        log = Path(scratch) / "server.log"
         serving = Serving(
             engine=engine,
             command=(*words, *(engine.cpu_flags if on_cpu else ())),
@@ -65,9 +69,7 @@ def try_out(engine: Engine, executable: Path, *, on_cpu: bool) -> None:
             with open_served(serving) as target:
                 _answer(target.endpoint.base_url)
         except ServerFailed as failed:
-            raise EngineMissing(
-                f"{executable} is installed, but does not serve a tiny model: {failed.args[0]}"
-            ) from failed
+            raise EngineMissing(f"{executable} does not serve a tiny model: {failed.args[0]}") from failed
 
 
 def _answer(base_url: str) -> None:

@@ -29,9 +29,9 @@ RESET_AGAIN_S = 0.1
 class Serving:
     """What to serve and how.
 
-    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
-    cache that cannot be reset within `reset_timeout_s` makes the measurement void, and so does a client whose sends
-    are more than `send_lag_limit_s` late at p99.
+    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all.
+    `farewell` removes its container, if it is in one. A cache that cannot be reset within `reset_timeout_s` makes the
+    measurement void, and so does a client whose sends are more than `send_lag_limit_s` late at p99.
     """
 
     engine: Engine
@@ -42,6 +42,7 @@ class Serving:
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     cores: tuple[int, ...] = ()
+    farewell: tuple[str, ...] = ()
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     reset_timeout_s: float = 30.0
 
@@ -130,6 +131,7 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             ready_timeout_s=engine.ready_timeout_s,
             stop_grace_s=engine.stop_grace_s,
             cores=serving.cores,
+            farewell=serving.farewell,
         )
         metrics = scraping(f"{base_url}{engine.metrics_path}", engine.metrics)
         with running(launch) as server, metrics as scraper:

@@ -111,7 +111,8 @@ def test_an_engine_is_tried_out_with_a_tiny_model(journal: Path, tmp_path: Path)
 
 
 def test_one_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
-    broken = tmp_path / "vllm"
+    broken = tmp_path / "bin" / "vllm"
+    broken.parent.mkdir()
     broken.write_text("#!/bin/sh\necho 'ImportError: libcudart.so.13: cannot open shared object file'\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(EngineMissing, match=r"does not serve a tiny model: .*libcudart\.so\.13"):

@@ -110,6 +110,13 @@ Examples:
     help="The engine's executable, or its environment's folder.",
 )
 @click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="[ENGINE=]NAME",
+    help="Run the engine out of this container image, by docker: vllm/vllm-openai:v0.33.0.",
+)
+@click.option(
     "--seeds",
     default=5,
     show_default=True,

@@ -12,7 +12,7 @@ from rich.console import Console
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed
-from tuner.cli.executables import named_executables
+from tuner.cli.executables import named_places
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.errors import EngineMissing, UserError
@@ -34,7 +34,7 @@ class Finding:
 def print_checkup(executables: tuple[str, ...]) -> int:
     """Print every finding. Returns 0 if a study can run here (a simulated one at least), else 1."""
     console = Console(highlight=False, soft_wrap=True)
-    findings = [*_python(), *_gpus(), *_engines(named_executables(executables)), *_folder()]
+    findings = [*_python(), *_gpus(), *_engines(named_places("--engine-bin", executables)), *_folder()]
     for finding in findings:
         console.print(f"{MARKS[finding.state]} {finding.text}", markup=False)
     bad = any(finding.state == "bad" for finding in findings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from launchers.engines import ENGINES
 from launchers.find import find_executable
-from launchers.flags import fitted, installed, refuse_unknown
+from launchers.flags import fitted, in_image, installed, refuse_unknown
 from launchers.sim.settings import MODELLED, has_effect, with_effect
 from tuner.config.catalog import load, names
 from tuner.config.engine import EngineSpec
@@ -23,17 +23,30 @@ class Engines:
     notes: tuple[str, ...]
 
 
-def installed_engines(wanted: Sequence[str], executables: Mapping[str, str], extra_flags: Sequence[str]) -> Engines:
+@dataclass(frozen=True)
+class Places:
+    """Where the user says engines are, by name: executables, and container images."""
+
+    executables: Mapping[str, str]
+    images: Mapping[str, str]
+
+
+def installed_engines(wanted: Sequence[str], places: Places, extra_flags: Sequence[str]) -> Engines:
     """The engines installed on this machine. Raises EngineMissing, and ConfigError for an unknown engine or flag."""
     specs: list[EngineSpec] = []
     versions: dict[str, str] = {}
     notes: list[str] = []
     for spec in _named(wanted):
-        there = installed(ENGINES[spec.name], find_executable(ENGINES[spec.name], executables))
+        engine, image = ENGINES[spec.name], places.images.get(spec.name)
+        there = in_image(engine, image) if image else installed(engine, find_executable(engine, places.executables))
         refuse_unknown(extra_flags, there)
         usable, dropped = fitted(spec, there)
         specs.append(usable)
         versions[spec.name] = there.version
+        if image:
+            notes.append(
+                f"{spec.title} runs in containers of {image}: they were tried with a stand-in for docker only"
+            )
         untried = [f"{spec.title} is described after its documents, and nobody has run it here"]
         notes += [f"{spec.title} {there.version}", *dropped, *(untried if spec.hardware == "not-run" else [])]
     return Engines(tuple(specs), versions, tuple(notes))

@@ -13,8 +13,8 @@ from launchers.find import CPU, managed_executable
 from launchers.ports import reserved_port
 from launchers.sim.calibration import calibration_for
 from tuner import gpus, record
-from tuner.cli.executables import named_executables
-from tuner.cli.fitting import installed_engines, refuse_texts, simulated_engines
+from tuner.cli.executables import named_places
+from tuner.cli.fitting import Places, installed_engines, refuse_texts, simulated_engines
 from tuner.cli.steptables import make_tables
 from tuner.config.calibration import Calibration
 from tuner.config.catalog import load, load_model
@@ -28,6 +28,7 @@ from tuner.space import Space, spaces_of
 from tuner.wording.simulation import simulated_engine
 from tuner.workload.named import load_workload
 
+ENGINE_BIN, IMAGE = "--engine-bin", "--image"
 DEFAULT_TRIALS = 64
 DEFAULT_BUDGET_S = 2 * 3600.0
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -53,6 +54,7 @@ class Options:
     slo_scale: float = 1.0
     workload: str | None = None
     executables: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     seeds: int = 5
     workers: int | None = None
     port: int | None = None
@@ -79,8 +81,9 @@ def plan_from(options: Options) -> Planned:
     extra_flags = _extra_flags(options.flags)
     longest = _context(extra_flags) or model.architecture.max_context
     workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
-    executables = named_executables(options.executables, options.engines.split(",")[0])
-    box = _box(options, model, executables)
+    first = options.engines.split(",")[0]
+    places = Places(named_places(ENGINE_BIN, options.executables, first), named_places(IMAGE, options.images, first))
+    box = _box(options, model, places)
     if box.simulation is None:
         model.check_servable()
     if options.port and box.simulation != "virtual":
@@ -88,7 +91,7 @@ def plan_from(options: Options) -> Planned:
             pass
     asked = _asked_knobs(options.knobs)
     if box.simulation is None:
-        engines = installed_engines(options.engines.split(","), executables, extra_flags)
+        engines = installed_engines(options.engines.split(","), places, extra_flags)
         refuse_texts(engines.specs, workload)
     else:
         engines = simulated_engines(options.engines.split(","), asked)
@@ -109,7 +112,8 @@ def plan_from(options: Options) -> Planned:
         sampler=options.sampler,
         storage=options.storage,
         extra_flags=extra_flags,
-        executables=executables,
+        executables=places.executables,
+        images=places.images,
         port=options.port,
         typed=options.typed,
         versions=engines.versions,
@@ -169,13 +173,15 @@ def slo_from(name: str, attainment: float | None, scale: float) -> Slo:
     return slo if attainment is None else slo.model_copy(update={"attainment": attainment})
 
 
-def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
+def _box(options: Options, model: Model, places: Places) -> Box:
     """Real GPUs where there are some; else a simulation, unless a real engine on this CPU is clearly meant."""
     if options.simulate:
+        if places.images:
+            raise ConfigError(f"{IMAGE}: a simulation needs no image; leave out {IMAGE}, or --simulate")
         return gpus.simulated_box(options.simulate, options.gpu, options.gpus)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = [] if options.gpu == gpus.CPU else gpus.visible(gpus.devices(), visible)
-    if options.gpu == gpus.CPU or (not found and options.gpu is None and _means_the_cpu(options, model, executables)):
+    if options.gpu == gpus.CPU or (not found and options.gpu is None and _means_the_cpu(options, model, places)):
         if options.gpus:
             raise ConfigError(f"--gpus {options.gpus}: the engine runs on this machine's CPU; leave --gpus out")
         return gpus.cpu_box()
@@ -187,11 +193,13 @@ def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
     return gpus.real_box(found, options.gpus)
 
 
-def _means_the_cpu(options: Options, model: Model, executables: Mapping[str, str]) -> bool:
+def _means_the_cpu(options: Options, model: Model, places: Places) -> bool:
     """An engine was named by option; or by the environment, or installed for the CPU, with a model that is here."""
     wanted = [ENGINES[name] for name in options.engines.split(",") if name in ENGINES]
     meant = any(os.environ.get(engine.variable) or managed_executable(engine, CPU) for engine in wanted)
-    return (meant and Path(model.path).is_dir()) or any(engine.name in executables for engine in wanted)
+    return (meant and Path(model.path).is_dir()) or any(
+        engine.name in {*places.executables, *places.images} for engine in wanted
+    )
 
 
 def _bounds(options: Options, box: Box) -> tuple[int | None, float | None]:

@@ -35,9 +35,10 @@ class Plan:
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
-    PATH, `port` where servers listen if not on any free one. `typed` is the command line, if there was one;
-    `versions` are the installed engines'. `calibrations` are those of the simulated engines, or of the simulations
-    that a real study is compared with; an engine without one has what is shipped.
+    PATH, `images` which engines run out of a container image, `port` where servers listen if not on any free one.
+    `typed` is the command line, if there was one; `versions` are the installed engines'. `calibrations` are those of
+    the simulated engines, or of the simulations that a real study is compared with; an engine without one has what
+    is shipped.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class Plan:
     storage: str | None = None
     extra_flags: tuple[str, ...] = ()
     executables: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     typed: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
