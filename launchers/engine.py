@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from launchers.facts import FactSheet
-from launchers.faults import Pattern
+from launchers.faults import Symptoms
 from tuner.engineview import Counter, Name
 
 
@@ -59,7 +59,7 @@ class Engine:
     help: tuple[str, ...]
     context_flag: str
     reset_path: str
-    patterns: tuple[Pattern, ...]
+    symptoms: Symptoms
     version: tuple[str, ...] = ()
     model_flag: tuple[str, ...] = ()
     host_flag: str = "--host"

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.errors import FailureKind
+from tuner.errors import FailureKind, Fault
 
 EVIDENCE_CHARACTERS = 300
 # What went well or is only remarked on; an engine may well remark on flags and memory and start all the same.
@@ -18,6 +18,11 @@ LOG_PREFIX = re.compile(
     r"(?:\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] ?)?"
 )
 EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b(?:: .+|$)")
+# What a log says in passing: with a level below ERROR, or by SGLang, that names none, but for its cries.
+PROGRESS = re.compile(
+    r"^(?:\([\w =]+ pid=\d+\)\s*)?(?:INFO\b|\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^\]]*\] )"
+    r"(?!.*(?:hit an exception|sigquit|kill_process_tree))"
+)
 # What a process says on its way out because another one has died: never the reason.
 ECHO = re.compile(r"Engine core initialization failed|See root cause above|EngineDeadError|resource_tracker")
 
@@ -31,30 +36,58 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What went wrong, and the one line that says so."""
+class Symptoms:
+    """How an engine's log tells what is wrong.
 
-    kind: FailureKind
-    evidence: str
+    `stages` are lines that begin a part of the start. Where a line only says that memory ran out, it ran out in the
+    part that was begun last.
+    """
+
+    patterns: tuple[Pattern, ...] = ()
+    stages: tuple[Pattern, ...] = ()
+
+    def under_load(self) -> "Symptoms":
+        """Those of a server that had started: its flags were good, its port free and its model there."""
+        return Symptoms(tuple(each for each in self.patterns if each.kind in UNDER_LOAD))
 
 
-def classify(exit_code: int, log_tail: str, patterns: Sequence[Pattern], otherwise: FailureKind) -> Fault:
+UNDER_LOAD = frozenset(
+    {
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.KV_OUT_OF_MEMORY,
+        FailureKind.COMPILE_FAILED,
+        FailureKind.HUNG_UNDER_LOAD,
+        FailureKind.GPU_LOST,
+        FailureKind.NO_COMPILER,
+        FailureKind.DISK_FULL,
+        FailureKind.KILLED,
+    }
+)
+
+
+def classify(exit_code: int, log_tail: str, symptoms: Symptoms, otherwise: FailureKind) -> Fault:
     """Why a server ended with `exit_code` (negative: the signal that killed it).
 
     Patterns count in their order, and within one the first line that matches, for an engine tells the root cause
     first and then every process above it repeats its own version. `otherwise` is the kind of what no pattern knows.
     """
-    lines = [_bare(line) for line in log_tail.splitlines() if not REMARK.match(line)]
-    for pattern in patterns:
+    said = log_tail.splitlines()
+    places = [place for place, line in enumerate(said) if not REMARK.match(line)]
+    lines = [_bare(said[place]) for place in places]
+    for pattern in symptoms.patterns:
         found = next((place for place, line in enumerate(lines) if re.search(pattern.regex, line)), None)
         if found is not None:
-            return Fault(pattern.kind, _evidence(lines, found))
-    return Fault(otherwise, _last_words(exit_code, lines)[:EVIDENCE_CHARACTERS])
+            before = said[: places[found]]
+            kind = _stage(before, symptoms.stages) if pattern.kind is FailureKind.OUT_OF_MEMORY else pattern.kind
+            return Fault(kind, _evidence(lines, found), _progress(before))
+    return _by_last_words(exit_code, lines, said, otherwise)
 
 
-def last_line(log_tail: str) -> str:
-    """The last line that says something."""
-    return next((line for line in map(_bare, reversed(log_tail.splitlines())) if line), "")[:EVIDENCE_CHARACTERS]
+def last_lines(log_tail: str) -> tuple[str, str]:
+    """The last line that says something, and the one before it; '' where there is none."""
+    telling = [line for line in map(_bare, log_tail.splitlines()) if line]
+    last, before = [*telling[:-3:-1], "", ""][:2]
+    return last[:EVIDENCE_CHARACTERS], before[:EVIDENCE_CHARACTERS]
 
 
 def _bare(line: str) -> str:
@@ -68,12 +101,32 @@ def _evidence(lines: Sequence[str], found: int) -> str:
     return (f"{lines[found - 1]}: {line}" if names_a_field else line)[:EVIDENCE_CHARACTERS]
 
 
-def _last_words(exit_code: int, lines: Sequence[str]) -> str:
+def _stage(before: Sequence[str], stages: Sequence[Pattern]) -> FailureKind:
+    """The part of the start that was under way behind these lines."""
+    for line in reversed(before):
+        kind = next((stage.kind for stage in stages if re.search(stage.regex, line)), None)
+        if kind is not None:
+            return kind
+    return FailureKind.OUT_OF_MEMORY
+
+
+def _progress(before: Sequence[str]) -> str:
+    """What the server was doing, by the last of these lines that says it."""
+    line = next((line for line in reversed(before) if PROGRESS.match(line) and _bare(line)), "")
+    return _bare(line)[:EVIDENCE_CHARACTERS]
+
+
+def _by_last_words(exit_code: int, lines: Sequence[str], said: Sequence[str], otherwise: FailureKind) -> Fault:
+    """By the last exception of the log, else by the exit code, else by the last line."""
     exceptions = [line for line in lines if EXCEPTION.match(line) and not ECHO.search(line)]
     if exceptions:
-        return exceptions[-1]
+        evidence = exceptions[-1][:EVIDENCE_CHARACTERS]
+        place = max(place for place, line in enumerate(said) if _bare(line).startswith(exceptions[-1]))
+        return Fault(otherwise, evidence, _progress(said[:place]))
     if exit_code == -signal.SIGKILL:
-        return "killed by SIGKILL: the kernel's out-of-memory killer, or somebody's `kill -9`"
+        killed = "killed by SIGKILL: the kernel's out-of-memory killer (see `dmesg`), or somebody's `kill -9`"
+        return Fault(FailureKind.KILLED, killed, _progress(said))
     if exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return next((line for line in reversed(lines) if line), "it said nothing")
+        return Fault(otherwise, f"killed by {signal.Signals(-exit_code).name}", _progress(said))
+    last = next((line for line in reversed(lines) if line), "it said nothing")
+    return Fault(otherwise, last[:EVIDENCE_CHARACTERS])

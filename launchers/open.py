@@ -13,8 +13,9 @@ from launchers.cpu import engine_cores, usable_cores
 from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
-from launchers.served import Serving, open_served
+from launchers.served import SILENCE_LIMIT_S, Serving, open_served
 from launchers.sim.commandline import spelt_chances
+from launchers.vacancy import Vacancy
 from tuner.config.catalog import names
 from tuner.config.model import Model
 from tuner.config.plan import Plan
@@ -25,6 +26,8 @@ from tuner.target import Target
 
 # Of the TTFT limit: a send so late cannot turn many good requests into bad ones.
 SEND_LAG_SHARE = 0.1
+# Of a request's time: a server that hangs is found before its requests time out one by one.
+SILENCE_SHARE = 0.9
 LOG_NAME = "server.log"
 SIMULATED_SERVER = (sys.executable, "-m", "launchers.sim.server")
 
@@ -56,7 +59,10 @@ def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folde
     if plan.box.gpu.is_cpu:
         serving = _serving(engine, plan, command, folder, _cpu_environment(engine, plan))
         return replace(serving, cores=engine_cores(usable_cores()))
-    return _serving(engine, plan, command, folder, _gpu_environment(gpus))
+    serving = _serving(engine, plan, command, folder, _gpu_environment(gpus))
+    return replace(
+        serving, vacancy=Vacancy({gpu: plan.box.idle_gib[gpu] for gpu in gpus if gpu in plan.box.idle_gib})
+    )
 
 
 def _in_container(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folder: Path) -> Serving:
@@ -101,6 +107,7 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         log=folder / LOG_NAME,
         env=env,
         port=plan.port or 0,
+        silence_limit_s=min(SILENCE_LIMIT_S, SILENCE_SHARE * plan.slo.timeout_s),
         send_lag_limit_s=max(SEND_LAG_LIMIT_S, SEND_LAG_SHARE * (plan.slo.limits.ttft_s or 0)),
     )
 

@@ -4,6 +4,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from tuner.errors import BoxUnusable
 
 HOST = "127.0.0.1"
@@ -21,8 +23,19 @@ def reserved_port(wanted: int = 0) -> Iterator[int]:
         try:
             reservation.bind((HOST, wanted))
         except OSError as error:
+            why = f"{error.strerror}{_by_whom(wanted)}"
             raise BoxUnusable(
-                f"port {wanted} of {HOST} cannot be used ({error.strerror}): stop what listens there "
+                f"port {wanted} of {HOST} cannot be used ({why}): stop what listens there "
                 f"(see `ss -ltnp 'sport = :{wanted}'`), or let the tuner choose a free port"
             ) from error
         yield int(reservation.getsockname()[1])
+
+
+def _by_whom(port: int) -> str:
+    """Who has the port, as far as this user may know."""
+    try:
+        sockets = psutil.net_connections(kind="tcp")
+        pid = next((each.pid for each in sockets if each.laddr and each.laddr.port == port and each.pid), None)
+        return f" by {psutil.Process(pid).name()}, pid {pid}" if pid else ""
+    except psutil.Error:
+        return ""

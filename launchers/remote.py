@@ -16,7 +16,7 @@ from launchers.salt import fresh_salt, salted
 from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
 from tuner.engineview import EngineFacts
-from tuner.errors import BoxUnusable, ConfigError, FailureKind, MeasurementVoid, ServerFailed
+from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.prompts import drawn_ids
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.requestlog import RequestLog
@@ -92,7 +92,7 @@ class RemoteTarget:
             self._refused += 1
             if self._refused >= GONE_AFTER:
                 why = f"{self.described.url}: the server is gone: {error}"
-                raise ServerFailed(FailureKind.DIED_UNDER_LOAD, why) from error
+                raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), why) from error
 
 
 def describe(url: str, model: str | None) -> Described:

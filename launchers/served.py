@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 
 import httpx
@@ -15,23 +16,39 @@ from launchers.ports import HOST, reserved_port
 from launchers.salt import fresh_salt, salted
 from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
+from launchers.vacancy import Vacancy
 from tuner.engineview import EngineFacts, view_of
-from tuner.errors import MeasurementVoid
+from tuner.errors import BoxUnusable, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
-from tuner.requestlog import RequestLog
+from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
 
 RESET_AGAIN_S = 0.1
+# A first request may have to wait for kernels to be compiled.
+SILENCE_LIMIT_S = 300.0
+
+
+NOT_OFFERED = (404, 405, 501)
+
+
+class Reset(Enum):
+    """What a server says when it is asked to forget cached prefixes."""
+
+    DONE = "done"
+    REFUSED = "it refuses while requests are running"
+    NOT_OFFERED = "not offered"
+    NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True)
 class Serving:
     """What to serve and how.
 
-    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all.
-    `farewell` removes its container, if it is in one. A cache that cannot be reset within `reset_timeout_s` makes the
-    measurement void, and so does a client whose sends are more than `send_lag_limit_s` late at p99.
+    `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
+    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client makes void whose sends are
+    more than `send_lag_limit_s` late at p99. A server with requests that gives no token for `silence_limit_s`
+    hangs. `vacancy` is what has to be free before it starts; `farewell` removes its container, if it is in one.
     """
 
     engine: Engine
@@ -45,6 +62,8 @@ class Serving:
     farewell: tuple[str, ...] = ()
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     reset_timeout_s: float = 30.0
+    silence_limit_s: float = SILENCE_LIMIT_S
+    vacancy: Vacancy = field(default_factory=Vacancy)
 
 
 @dataclass
@@ -61,7 +80,7 @@ class ServedTarget:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
         limit_s, cores = self.serving.send_lag_limit_s, len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self._look_at_server, limit_s, workers)
+        supervision = Supervision(watch, self._look_at_server, limit_s, workers, self.server.check_silence)
         try:
             return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
@@ -74,6 +93,8 @@ class ServedTarget:
         self.scraper.begin()
         requests = requests if self.salt is None else salted(requests, self.salt)
         log = replay(self.endpoint, requests, load, window, supervision)
+        if (log.status == Status.FAILED).any():
+            self.server.check_dead()
         self.scraper.end()
         scrapes = self.scraper.scrapes(log.began_s or 0.0)
         return replace(log, engine=view_of(scrapes, window.warmup_s, window.end_s), scrapes=scrapes)
@@ -85,8 +106,8 @@ class ServedTarget:
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
 
-        Where the engine does not offer it, every probe gets other prompts instead. Raises MeasurementVoid if it takes
-        too long, ServerFailed if the server has died.
+        An engine that has no way to gets other prompts for every probe instead. Raises MeasurementVoid where it is
+        not offered, ServerFailed if the server has died or never becomes idle.
         """
         if not self.serving.engine.reset_path:
             self.salt = fresh_salt()
@@ -94,15 +115,18 @@ class ServedTarget:
         url = f"{self.endpoint.base_url}{self.serving.engine.reset_path}"
         timeout_s = self.serving.reset_timeout_s
         deadline_s = time.perf_counter() + timeout_s
+        said = Reset.NO_ANSWER
         with httpx.Client(timeout=timeout_s, trust_env=False) as client:
             while time.perf_counter() < deadline_s:
                 self.server.check_alive()
-                if _has_reset(client, url):
+                said = _reset(client, url)
+                if said is Reset.DONE:
                     return
                 self.server.guard.wait(RESET_AGAIN_S)
-        raise MeasurementVoid(
-            f"the prefix cache could not be reset within {timeout_s:g} s ({url}): the server is still busy, "
-            "or does not offer it"
+        if said is Reset.NOT_OFFERED:
+            raise MeasurementVoid(f"the prefix cache cannot be reset: the server does not offer it ({url})")
+        raise self.server.hung(
+            f"the server did not become idle within {timeout_s:g} s of the last request ({url}: {said.value})"
         )
 
     def facts(self) -> EngineFacts | None:
@@ -118,7 +142,8 @@ class ServedTarget:
 def open_served(serving: Serving) -> Iterator[ServedTarget]:
     """A ready server on a free port; it is gone behind the block. Raises what `supervisor.running` raises."""
     engine = serving.engine
-    with reserved_port(serving.port) as port:
+    serving.vacancy.wait()
+    with _reserved(serving.port) as port:
         base_url = f"http://{HOST}:{port}"
         name = (engine.name_flag, serving.model) if engine.name_flag else ()
         address = (engine.host_flag, HOST, "--port", str(port), *name)
@@ -127,21 +152,39 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             health_url=f"{base_url}{engine.health_path}",
             log=serving.log,
             env={**engine.measuring_env, **serving.env},
-            patterns=engine.patterns,
+            symptoms=engine.symptoms,
             ready_timeout_s=engine.ready_timeout_s,
             stop_grace_s=engine.stop_grace_s,
+            silence_limit_s=serving.silence_limit_s,
             cores=serving.cores,
             farewell=serving.farewell,
         )
         metrics = scraping(f"{base_url}{engine.metrics_path}", engine.metrics)
-        with running(launch) as server, metrics as scraper:
-            yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab), scraper)
+        try:
+            with running(launch) as server, metrics as scraper:
+                yield ServedTarget(serving, server, Endpoint(base_url, serving.model, serving.vocab), scraper)
+        except ServerFailed as failed:
+            raise serving.vacancy.blamed(failed) from failed
 
 
-def _has_reset(client: httpx.Client, url: str) -> bool:
-    """Whether the cache is empty now. vLLM answers 200 also where it has not done it, and says so in the body."""
+@contextmanager
+def _reserved(wanted: int) -> Iterator[int]:
+    """As `reserved_port`; in the middle of a study a port that is taken is a failure of the box like others."""
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(reserved_port(wanted))
+        except BoxUnusable as taken:
+            raise ServerFailed(Fault(FailureKind.PORT_IN_USE, str(taken)), "no server was started") from taken
+        yield port
+
+
+def _reset(client: httpx.Client, url: str) -> Reset:
+    """What came of asking for an empty cache. vLLM answers 200 also where it has not done it, and says so."""
     try:
         answer = client.post(url)
     except httpx.TransportError:
-        return False
-    return answer.is_success and '"success":false' not in answer.text.replace(" ", "")
+        return Reset.NO_ANSWER
+    if answer.status_code in NOT_OFFERED:
+        return Reset.NOT_OFFERED
+    done = answer.is_success and '"success":false' not in answer.text.replace(" ", "")
+    return Reset.DONE if done else Reset.REFUSED

@@ -3,33 +3,39 @@
 from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
-from launchers.faults import Pattern
+from launchers.faults import Pattern, Symptoms
+from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
 
 # On a CPU SGLang sizes its KV pool by the whole machine; this much serves 32 users of a small model.
 CPU_KV_TOKENS = 131_072
 
 PATTERNS = (
-    Pattern(r"torch\.(?:cuda\.)?OutOfMemoryError", FailureKind.OUT_OF_MEMORY),
-    Pattern(
-        r"CUDA out of memory|CUDA error: out of memory|Capture cuda graph failed.*memory", FailureKind.OUT_OF_MEMORY
-    ),
-    Pattern(r"Not enough memory\. Please try to increase --mem-fraction-static", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"^\w*Error: Loaded weights leave no GPU memory", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"can't allocate memory|Cannot allocate memory", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"error: unrecognized arguments|error: argument .*(?:invalid|expected)", FailureKind.BAD_FLAG),
+    *BROKEN_BOX,
+    Pattern(r"Capture .*graph failed:.*memory", FailureKind.GRAPHS_OUT_OF_MEMORY),
+    Pattern(r"^\w*Error: Loaded weights leave no GPU memory", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"Not enough memory\. Please try to increase --mem-fraction-static", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"(?:Prefill|Decode) out of memory\.", FailureKind.KV_OUT_OF_MEMORY),
+    *MEMORY,
+    *FLAGS,
     Pattern(r"error: ambiguous option", FailureKind.BAD_FLAG),
-    Pattern(r"[Aa]ddress already in use|[Pp]ort \d+ is (?:already in use|not available)", FailureKind.PORT_IN_USE),
-    Pattern(
-        r"^[\w.]*(?:HFValidation|LocalEntryNotFound|RepositoryNotFound|GatedRepo)Error", FailureKind.MODEL_MISSING
-    ),
-    Pattern(r"^OSError: .*(?:is not a local folder|does not appear to have a file)", FailureKind.MODEL_MISSING),
-    Pattern(r"Cannot find any model weights", FailureKind.MODEL_MISSING),
-    Pattern(r"Capture cuda graph failed", FailureKind.BAD_COMBINATION),
+    *PORT,
+    Pattern(r"[Pp]ort \d+ is (?:already in use|not available)", FailureKind.PORT_IN_USE),
+    *MODEL,
+    *COMPILING,
+    Pattern(r"[Ww]atchdog timeout \(self\.watchdog_timeout", FailureKind.HUNG_UNDER_LOAD),
+    Pattern(r"Capture .*graph failed", FailureKind.BAD_COMBINATION),
     Pattern(r"User-specified context_length .* is greater than the derived", FailureKind.BAD_COMBINATION),
     Pattern(r"^AssertionError: .+|^NotImplementedError", FailureKind.BAD_COMBINATION),
     Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
     Pattern(r"^\w*Error: .*is not (?:supported|compatible)", FailureKind.BAD_COMBINATION),
+)
+STAGES = (
+    Pattern(r"Load weight begin", FailureKind.WEIGHTS_OUT_OF_MEMORY),
+    Pattern(r"Load weight end", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"Memory pool end", FailureKind.OUT_OF_MEMORY),
+    Pattern(r"Capture .*(?:CUDA|cuda) ?[Gg]raph.* begin", FailureKind.GRAPHS_OUT_OF_MEMORY),
+    Pattern(r"Capture .* end", FailureKind.OUT_OF_MEMORY),
 )
 
 # Retracted requests are prefilled again: newer versions count the cache's hits without them.
@@ -91,7 +97,7 @@ SGLANG = Engine(
     help=("serve", "--help"),
     context_flag="--context-length",
     reset_path="/flush_cache",
-    patterns=PATTERNS,
+    symptoms=Symptoms(PATTERNS, STAGES),
     metrics=METRICS,
     facts=FACTS,
     model_flag=("--model-path",),

@@ -9,19 +9,22 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
 
 from launchers import guardian
-from launchers.faults import Pattern, classify, last_line
-from tuner.errors import BoxUnusable, FailureKind, ServerFailed
+from launchers.faults import Symptoms, classify, last_lines
+from launchers.health import is_healthy
+from tuner.errors import BoxUnusable, FailureKind, Fault, ServerFailed
 
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 5.0
 KILLED_WITHIN_S = 60.0
+# A crash breaks the connections first; until the process is buried this much may pass.
+DEATH_SHOWS_S = 2.0
 LOG_TAIL_BYTES = 256 * 1024
 
 
@@ -30,17 +33,19 @@ class Launch:
     """How to start a server.
 
     `env` is added to ours. `ready_timeout_s` counts from the start to the first 200 of `health_url`; `stop_grace_s`
-    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all. `farewell` is
-    the command that removes the container which `command` asked for, if it did.
+    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all. A server that has
+    requests and gives none of them a token for `silence_limit_s` hangs. `farewell`
+    is the command that removes the container which `command` asked for, if it did.
     """
 
     command: tuple[str, ...]
     health_url: str
     log: Path
     env: Mapping[str, str]
-    patterns: tuple[Pattern, ...] = ()
+    symptoms: Symptoms = field(default_factory=Symptoms)
     ready_timeout_s: float = 900.0
     stop_grace_s: float = 10.0
+    silence_limit_s: float = 120.0
     cores: tuple[int, ...] = ()
     farewell: tuple[str, ...] = ()
 
@@ -58,18 +63,36 @@ class Server:
         """Raise ServerFailed, with the line of its log that says why, if the server has died after it was ready."""
         exit_code = self.guard.exit_code()
         if exit_code is not None:
-            # It has started, so its flags were good and its port was free: only memory can be the known reason.
-            patterns = [each for each in self.launch.patterns if each.kind is FailureKind.OUT_OF_MEMORY]
-            fault = classify(exit_code, self.guard.log_tail(), patterns, FailureKind.DIED_UNDER_LOAD)
+            known = self.launch.symptoms.under_load()
+            fault = classify(exit_code, self.guard.log_tail(), known, FailureKind.DIED_UNDER_LOAD)
             what = f"the server died while it was measured ({_spelt(exit_code)})"
-            raise ServerFailed(fault.kind, what, self.launch.log, fault.evidence)
+            raise ServerFailed(fault, what, self.launch.log)
+
+    def check_dead(self) -> None:
+        """As `check_alive`, but its connections have broken, so that news of its death may be on their way."""
+        if self.guard.exit_code() is None:
+            self.guard.wait(DEATH_SHOWS_S)
+        self.check_alive()
+
+    def check_silence(self, silent_s: float) -> None:
+        """Raise ServerFailed if `silent_s` seconds, with requests and without a sign of the server, are too long."""
+        if silent_s > self.launch.silence_limit_s:
+            raise self.hung(f"no token came for {silent_s:.0f} s though there were requests")
+
+    def hung(self, what: str) -> ServerFailed:
+        """The failure of a server that lives and does nothing, with the last that it said."""
+        healthy = "answers" if is_healthy(self.launch.health_url, HEALTH_TIMEOUT_S) else "does not answer"
+        evidence, before = last_lines(self.guard.log_tail())
+        fault = Fault(FailureKind.HUNG_UNDER_LOAD, evidence, before)
+        return ServerFailed(fault, f"{what}; asked for its health, it {healthy}", self.launch.log)
 
 
 @contextmanager
 def running(launch: Launch) -> Iterator[Server]:
     """A server that is ready inside the block; behind it the server and all that it started are gone.
 
-    Raises ServerFailed if it does not become ready, BoxUnusable if it cannot be started at all or not be killed.
+    Raises ServerFailed if it does not become ready, BoxUnusable if it cannot be started at all. One that not even
+    SIGKILL ends is left to its guardian: `launchers.vacancy` keeps the next server from starting beside it.
     """
     started_s = time.perf_counter()
     guard = Guard(launch)
@@ -142,19 +165,14 @@ class Guard:
         select.select([self._news_fd], [], [], timeout_s)
 
     def stop(self, grace_s: float) -> None:
-        """Have everything stopped and wait until it is. Raises BoxUnusable where even SIGKILL does not help."""
+        """Have everything stopped and wait until it is, or until nobody can think that SIGKILL still helps."""
         with suppress(BrokenPipeError):
             os.write(self._alive_fd, b"stop")
         os.close(self._alive_fd)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             killed_by = self._process.wait(grace_s + KILLED_WITHIN_S)
-        except subprocess.TimeoutExpired as error:
-            raise BoxUnusable(
-                f"a server does not end even by SIGKILL (see `pstree -p {self.pid}`): "
-                "a GPU driver may hang; look at `dmesg`, then restart the machine"
-            ) from error
-        if killed_by < 0:
-            self._kill_group()
+            if killed_by < 0:
+                self._kill_group()
         os.close(self._news_fd)
 
     def _kill_group(self) -> None:
@@ -181,31 +199,22 @@ class Guard:
 def _await_ready(server: Server) -> None:
     """Return at the first healthy answer that comes from our server. Raises ServerFailed."""
     launch = server.launch
-    # A proxy of the environment is never asked for an address on this machine.
-    with httpx.Client(timeout=HEALTH_TIMEOUT_S, trust_env=False) as client:
-        while time.perf_counter() - server.started_s < launch.ready_timeout_s:
-            _check_starting(server)
-            if _is_healthy(client, launch.health_url) and _is_listening(server):
-                return
-            server.guard.wait(POLL_S)
+    while time.perf_counter() - server.started_s < launch.ready_timeout_s:
+        _check_starting(server)
+        if is_healthy(launch.health_url, HEALTH_TIMEOUT_S) and _is_listening(server):
+            return
+        server.guard.wait(POLL_S)
+    evidence, before = last_lines(server.guard.log_tail())
     what = f"the server was not ready after {launch.ready_timeout_s:g} s; its last words"
-    raise ServerFailed(FailureKind.START_TIMEOUT, what, launch.log, last_line(server.guard.log_tail()))
+    raise ServerFailed(Fault(FailureKind.START_TIMEOUT, evidence, before), what, launch.log)
 
 
 def _check_starting(server: Server) -> None:
     exit_code = server.guard.exit_code()
     if exit_code is not None:
         launch = server.launch
-        fault = classify(exit_code, server.guard.log_tail(), launch.patterns, FailureKind.EXITED_AT_START)
-        what = f"the server did not start ({_spelt(exit_code)})"
-        raise ServerFailed(fault.kind, what, launch.log, fault.evidence)
-
-
-def _is_healthy(client: httpx.Client, url: str) -> bool:
-    try:
-        return client.get(url).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+        fault = classify(exit_code, server.guard.log_tail(), launch.symptoms, FailureKind.EXITED_AT_START)
+        raise ServerFailed(fault, f"the server did not start ({_spelt(exit_code)})", launch.log)
 
 
 def _is_listening(server: Server) -> bool:

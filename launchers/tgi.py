@@ -5,15 +5,19 @@ that shall be of given lengths may come back short, and then count as failed.
 """
 
 from launchers.engine import Engine, EngineMetrics, Metric
-from launchers.faults import Pattern
+from launchers.faults import Pattern, Symptoms
+from launchers.stackfaults import BROKEN_BOX, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
 
 PATTERNS = (
-    Pattern(r"torch\.(?:cuda\.)?OutOfMemoryError|CUDA out of memory", FailureKind.OUT_OF_MEMORY),
+    *BROKEN_BOX,
+    *MEMORY,
     Pattern(r"Not enough memory to handle \d+ prefill tokens", FailureKind.OUT_OF_MEMORY),
     Pattern(r"^error: (?:unexpected argument|invalid value) ", FailureKind.BAD_FLAG),
-    Pattern(r"[Aa]ddress already in use|AddrInUse", FailureKind.PORT_IN_USE),
-    Pattern(r"^Error: DownloadError|RepositoryNotFoundError|GatedRepoError", FailureKind.MODEL_MISSING),
+    Pattern(r"AddrInUse", FailureKind.PORT_IN_USE),
+    *PORT,
+    Pattern(r"^Error: DownloadError", FailureKind.MODEL_MISSING),
+    *MODEL,
     Pattern(r"^Error: (?:ArgumentValidation|NotEnoughCUDADevices)", FailureKind.BAD_COMBINATION),
 )
 
@@ -42,7 +46,7 @@ TGI = Engine(
     host_flag="--hostname",
     name_flag="",
     takes_token_ids=False,
-    patterns=PATTERNS,
+    symptoms=Symptoms(PATTERNS),
     metrics=METRICS,
     measuring_flags=("--usage-stats", "off", "--graceful-termination-timeout", "5"),
     stop_grace_s=15.0,

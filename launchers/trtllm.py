@@ -5,18 +5,19 @@ Not run on hardware by anybody here. Its metrics are there only where a file giv
 """
 
 from launchers.engine import Engine, EngineMetrics, Metric
-from launchers.faults import Pattern
+from launchers.faults import Pattern, Symptoms
+from launchers.stackfaults import BROKEN_BOX, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
 
 PATTERNS = (
-    Pattern(r"torch\.(?:cuda\.)?OutOfMemoryError", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"CUDA out of memory|CUDA runtime error .*: out of memory", FailureKind.OUT_OF_MEMORY),
+    *BROKEN_BOX,
+    Pattern(r"CUDA runtime error .*: out of memory", FailureKind.OUT_OF_MEMORY),
+    *MEMORY,
     Pattern(r"^Error: (?:No such option|Invalid value for|Got unexpected extra argument)", FailureKind.BAD_FLAG),
-    Pattern(r"Failed to bind socket to |[Aa]ddress already in use", FailureKind.PORT_IN_USE),
-    Pattern(
-        r"^[\w.]*(?:HFValidation|LocalEntryNotFound|RepositoryNotFound|GatedRepo)Error", FailureKind.MODEL_MISSING
-    ),
-    Pattern(r"No GPU devices found on the node", FailureKind.BAD_COMBINATION),
+    Pattern(r"Failed to bind socket to ", FailureKind.PORT_IN_USE),
+    *PORT,
+    *MODEL,
+    Pattern(r"No GPU devices found on the node", FailureKind.UNSUPPORTED_GPU),
     Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
 )
 
@@ -41,7 +42,7 @@ TRTLLM = Engine(
     # There is none: every probe gets prompts of its own instead.
     reset_path="",
     name_flag="",
-    patterns=PATTERNS,
+    symptoms=Symptoms(PATTERNS),
     metrics=METRICS,
     metrics_path="/prometheus/metrics",
 )

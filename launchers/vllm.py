@@ -3,7 +3,8 @@
 from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
-from launchers.faults import Pattern
+from launchers.faults import Pattern, Symptoms
+from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
 
 # On a CPU vLLM takes 92 % of the memory for its KV cache, unless it is told how much; this much serves 32 users of
@@ -11,26 +12,34 @@ from tuner.errors import FailureKind
 CPU_KV_BYTES = 1024**3
 
 PATTERNS = (
-    Pattern(r"torch\.(?:cuda\.)?OutOfMemoryError", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"CUDA out of memory|CUDA error: out of memory|NCCL error.*out of memory", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"No available memory for the cache blocks", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"To serve at least one request with the model", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"max seq len \(\d+\) is larger than the maximum number of tokens", FailureKind.OUT_OF_MEMORY),
+    *BROKEN_BOX,
+    Pattern(r"Failed to load model - not enough GPU memory", FailureKind.WEIGHTS_OUT_OF_MEMORY),
+    Pattern(r"No available memory for the cache blocks", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"To serve at least one request with the model", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"max seq len \(\d+\) is larger than the maximum number of tokens", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"^\w*Error: Available memory on node \d+ .*is less than requested", FailureKind.KV_OUT_OF_MEMORY),
     Pattern(r"^\w*Error: Free memory on device", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"^\w*Error: Available memory on node \d+ .*is less than requested", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"can't allocate memory|Cannot allocate memory", FailureKind.OUT_OF_MEMORY),
-    Pattern(r"error: unrecognized arguments|error: argument .*(?:invalid|expected)", FailureKind.BAD_FLAG),
-    Pattern(r"^\w*Error: \[Errno 98\]|[Aa]ddress already in use", FailureKind.PORT_IN_USE),
-    Pattern(
-        r"^[\w.]*(?:HFValidation|LocalEntryNotFound|RepositoryNotFound|GatedRepo)Error", FailureKind.MODEL_MISSING
-    ),
-    Pattern(r"^OSError: .*(?:is not a local folder|does not appear to have a file)", FailureKind.MODEL_MISSING),
-    Pattern(r"Cannot find any model weights|No model weights found", FailureKind.MODEL_MISSING),
+    *MEMORY,
+    *FLAGS,
+    *PORT,
+    *MODEL,
+    *COMPILING,
+    Pattern(r"Failed to infer device type", FailureKind.UNSUPPORTED_GPU),
+    Pattern(r"Timed out waiting for engine core processes to start", FailureKind.START_TIMEOUT),
+    Pattern(r"^TimeoutError: RPC call to \w+ timed out", FailureKind.HUNG_UNDER_LOAD),
     Pattern(r"^Value error, ", FailureKind.BAD_COMBINATION),
     Pattern(r"^Input should be ", FailureKind.BAD_FLAG),
     Pattern(r"World size \(\d+\) is larger than the number of", FailureKind.BAD_COMBINATION),
     Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
     Pattern(r"^NotImplementedError|^\w*Error: .*is not supported", FailureKind.BAD_COMBINATION),
+)
+STAGES = (
+    Pattern(r"Starting to load model", FailureKind.WEIGHTS_OUT_OF_MEMORY),
+    # Behind the weights comes a trial run with the whole token budget, then the KV cache.
+    Pattern(r"Model loading took", FailureKind.OUT_OF_MEMORY),
+    Pattern(r"Available KV cache memory|KV cache size", FailureKind.KV_OUT_OF_MEMORY),
+    Pattern(r"Capturing CUDA graphs|Profiling CUDA graph memory", FailureKind.GRAPHS_OUT_OF_MEMORY),
+    Pattern(r"Graph capturing finished", FailureKind.OUT_OF_MEMORY),
 )
 
 METRICS = EngineMetrics(
@@ -88,7 +97,7 @@ VLLM = Engine(
     help=("serve", "--help=all"),
     context_flag="--max-model-len",
     reset_path="/reset_prefix_cache",
-    patterns=PATTERNS,
+    symptoms=Symptoms(PATTERNS, STAGES),
     metrics=METRICS,
     facts=FACTS,
     # Compiling for a CPU takes as long as starting twice and is not what a study on a CPU is about.

@@ -75,7 +75,7 @@ def test_every_engine_describes_itself_completely(name):
     assert engine.reset_path.startswith("/") or engine.reset_path == ""
     assert engine.metrics_path.startswith("/")
     assert FLAG.fullmatch(engine.context_flag)
-    assert engine.patterns
+    assert engine.symptoms.patterns
     assert engine.install
 
 

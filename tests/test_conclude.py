@@ -9,7 +9,7 @@ from tuner.confirm import finalists
 from tuner.finalists import FinalistRun
 from tuner.goodput import level_of
 from tuner.outcome import Outcome
-from tuner.summary import Summary
+from tuner.summary import Session, Summary
 from tuner.target import ClosedLoop
 
 DEFAULT = an_outcome(0, value_rps_per_gpu=6.0)
@@ -27,7 +27,7 @@ def runs(trial: int, edge_rps: float) -> list[FinalistRun]:
 
 def concluded(*outcomes: Outcome, measured: list[FinalistRun] | None = None, interrupted: bool = False) -> Summary:
     by_trial = {outcome.trial: outcome for outcome in outcomes}
-    return conclude(a_plan(), by_trial, measured or [], interrupted=interrupted, wall_s=1.0)
+    return conclude(a_plan(), by_trial, measured or [], [Session(1.0)], interrupted=interrupted)
 
 
 def test_a_finalist_is_stated_at_the_edge_from_its_fresh_runs() -> None:
@@ -141,7 +141,7 @@ def test_cost_counts_gpu_seconds_of_search_and_confirmation() -> None:
 def test_a_throughput_the_box_must_reach_is_a_limit_too(wanted_rps: float, word: str) -> None:
     plan = a_plan(slo=an_slo(min_throughput_rps=wanted_rps))
     by_trial = {0: DEFAULT, 3: CHALLENGER}
-    summary = conclude(plan, by_trial, runs(0, 6.0) + runs(3, 8.0), interrupted=False, wall_s=1.0)
+    summary = conclude(plan, by_trial, runs(0, 6.0) + runs(3, 8.0), [Session(1.0)], interrupted=False)
     assert summary.verdict == word  # 8 GPUs of 7.92 req/s
 
 

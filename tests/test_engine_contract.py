@@ -104,4 +104,4 @@ def test_a_flag_that_an_engine_does_not_know_is_told_in_its_own_words(
     ):
         pass
     assert failed.value.kind is FailureKind.BAD_FLAG
-    assert "--no-such-flag" in failed.value.evidence
+    assert "--no-such-flag" in failed.value.fault.evidence

@@ -3,8 +3,8 @@
 import pytest
 
 from launchers.engines import ENGINES
-from launchers.faults import Fault, Pattern, classify, last_line
-from tuner.errors import FailureKind
+from launchers.faults import Pattern, Symptoms, classify, last_lines
+from tuner.errors import FailureKind, Fault
 
 UNKNOWN_FLAG = """\
 usage: vllm [-h] [-v]
@@ -119,9 +119,14 @@ ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 189
         ("vllm", BAD_VALUE, FailureKind.BAD_FLAG, "gpu_memory_utilization: Input should be less than or equal to 1"),
         ("vllm", BUDGET_BELOW_BATCH, FailureKind.BAD_COMBINATION, "max_num_batched_tokens (32) must be greater than"),
         ("vllm", HEADS_NOT_DIVISIBLE, FailureKind.BAD_COMBINATION, "Total number of attention heads (4) must be"),
-        ("vllm", NO_KV_ROOM, FailureKind.OUT_OF_MEMORY, "ValueError: No available memory for the cache blocks."),
-        ("vllm", CONTEXT_TOO_LONG, FailureKind.OUT_OF_MEMORY, "ValueError: To serve at least one request"),
-        ("vllm", KV_ABOVE_RAM, FailureKind.OUT_OF_MEMORY, "ValueError: Available memory on node 0 (7.19/8.96 GiB)"),
+        ("vllm", NO_KV_ROOM, FailureKind.KV_OUT_OF_MEMORY, "ValueError: No available memory for the cache blocks."),
+        ("vllm", CONTEXT_TOO_LONG, FailureKind.KV_OUT_OF_MEMORY, "ValueError: To serve at least one request"),
+        (
+            "vllm",
+            KV_ABOVE_RAM,
+            FailureKind.KV_OUT_OF_MEMORY,
+            "ValueError: Available memory on node 0 (7.19/8.96 GiB)",
+        ),
         ("vllm", WEIGHTS_DO_NOT_FIT, FailureKind.OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory."),
         (
             "vllm",
@@ -133,20 +138,20 @@ ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 189
         ("vllm", PORT_TAKEN, FailureKind.PORT_IN_USE, "OSError: [Errno 98] Address already in use"),
         ("vllm", NO_SUCH_FOLDER, FailureKind.MODEL_MISSING, "huggingface_hub.errors.HFValidationError: Repo id"),
         ("vllm", NO_SUCH_REPOSITORY, FailureKind.MODEL_MISSING, "huggingface_hub.errors.LocalEntryNotFoundError:"),
-        ("sglang", SGLANG_POOL, FailureKind.OUT_OF_MEMORY, "RuntimeError: Not enough memory. Please try"),
-        ("sglang", SGLANG_WEIGHTS, FailureKind.OUT_OF_MEMORY, "ValueError: Loaded weights leave no GPU memory"),
+        ("sglang", SGLANG_POOL, FailureKind.KV_OUT_OF_MEMORY, "RuntimeError: Not enough memory. Please try"),
+        ("sglang", SGLANG_WEIGHTS, FailureKind.KV_OUT_OF_MEMORY, "ValueError: Loaded weights leave no GPU memory"),
         ("sglang", SGLANG_CONTEXT, FailureKind.BAD_COMBINATION, "ValueError: Warning: User-specified context_length"),
         ("sglang", SGLANG_PORT, FailureKind.PORT_IN_USE, "ERROR:    [Errno 98] error while attempting to bind"),
         (
             "sglang",
             SGLANG_GRAPHS,
-            FailureKind.OUT_OF_MEMORY,
+            FailureKind.GRAPHS_OUT_OF_MEMORY,
             "Exception: Capture cuda graph failed: CUDA out of memory.",
         ),
     ],
 )
 def test_the_log_of_a_failed_start_says_what_to_blame(engine, log, kind, evidence):
-    fault = classify(1, log, ENGINES[engine].patterns, FailureKind.EXITED_AT_START)
+    fault = classify(1, log, ENGINES[engine].symptoms, FailureKind.EXITED_AT_START)
     assert fault.kind is kind
     assert fault.evidence.startswith(evidence)
 
@@ -159,15 +164,21 @@ def test_the_log_of_a_failed_start_says_what_to_blame(engine, log, kind, evidenc
         pytest.param(1, "KeyError: 'x'\nbye\n", "KeyError: 'x'", id="the last exception"),
         pytest.param(1, "KeyError: 'x'\nRuntimeError: See root cause above.\n", "KeyError: 'x'", id="not its echo"),
         pytest.param(-11, "", "killed by SIGSEGV", id="a signal"),
-        pytest.param(-9, "serving\n", "killed by SIGKILL: the kernel's", id="SIGKILL"),
         pytest.param(-9, "KeyError: 'x'\nReceived sigquit\n", "KeyError: 'x'", id="SGLang kills itself by SIGKILL"),
         pytest.param(1, "\x1b[31mKeyError: 'red'\x1b[0m", "KeyError: 'red'", id="colours are taken off"),
     ],
 )
 def test_what_no_pattern_knows_is_told_by_its_last_words(exit_code, log, evidence):
-    fault = classify(exit_code, log, (), FailureKind.DIED_UNDER_LOAD)
+    fault = classify(exit_code, log, Symptoms(), FailureKind.DIED_UNDER_LOAD)
     assert fault.kind is FailureKind.DIED_UNDER_LOAD
     assert fault.evidence.startswith(evidence)
+
+
+def test_a_server_that_says_nothing_and_dies_by_sigkill_was_killed_by_somebody():
+    fault = classify(-9, "INFO 11-21 01:02:03 [core.py:12] serving\nhello\n", Symptoms(), FailureKind.DIED_UNDER_LOAD)
+    assert fault.kind is FailureKind.KILLED and fault.kind.is_box_fault
+    assert fault.evidence.startswith("killed by SIGKILL: the kernel's")
+    assert fault.before == "serving"
 
 
 @pytest.mark.parametrize(
@@ -179,17 +190,18 @@ def test_what_no_pattern_knows_is_told_by_its_last_words(exit_code, log, evidenc
 )
 def test_a_mere_warning_is_not_blamed(remark):
     log = f"{remark}\nKeyError: 'x'\n"
-    fault = classify(1, log, ENGINES["vllm"].patterns, FailureKind.EXITED_AT_START)
+    fault = classify(1, log, ENGINES["vllm"].symptoms, FailureKind.EXITED_AT_START)
     assert fault == Fault(FailureKind.EXITED_AT_START, "KeyError: 'x'")
 
 
 def test_patterns_count_in_their_order_and_evidence_is_short():
     patterns = (Pattern("b", FailureKind.BAD_FLAG), Pattern("a", FailureKind.PORT_IN_USE))
-    fault = classify(1, "a\nb" + "x" * 10_000, patterns, FailureKind.EXITED_AT_START)
+    fault = classify(1, "a\nb" + "x" * 10_000, Symptoms(patterns), FailureKind.EXITED_AT_START)
     assert fault.kind is FailureKind.BAD_FLAG
     assert len(fault.evidence) == 300
 
 
-def test_the_last_line_is_one_that_says_something():
-    assert last_line("(EngineCore pid=9) INFO 11-21 01:02:03 [core.py:12] loading weights\n \n") == "loading weights"
-    assert last_line("") == ""
+def test_the_last_lines_are_those_that_say_something():
+    log = "(EngineCore pid=9) INFO 11-21 01:02:03 [core.py:12] loading weights\n \n[2026-11-21 01:02:03] on it\n\n"
+    assert last_lines(log) == ("on it", "loading weights")
+    assert last_lines("") == ("", "")

@@ -18,7 +18,10 @@ LAYERS = [
     ["tuner.score", "tuner.space", "tuner.load"],
     ["launchers"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
-    ["tuner.rawlog", "tuner.record", "tuner.taken", "tuner.events", "tuner.mishaps", "tuner.capacity"],
+    [
+        *("tuner.rawlog", "tuner.record", "tuner.events", "tuner.mishaps", "tuner.capacity", "tuner.pause"),
+        "tuner.taken",
+    ],
     ["tuner.trial", "tuner.search", "tuner.storage", "tuner.verdict"],
     ["tuner.bench", "tuner.evaluate"],
     ["tuner.confirm"],

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.fakes import openai_server as fake
-from tuner.errors import FailureKind, MeasurementVoid, ServerFailed
+from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.offer import REFUSAL_PAUSE_S
 from tuner.load.replay import Endpoint, Supervision, replay
 from tuner.requestlog import RequestLog, Status
@@ -329,7 +329,7 @@ def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
 
         def check_alive() -> None:
             if process.poll() is not None:
-                raise ServerFailed(FailureKind.DIED_UNDER_LOAD, "server exited")
+                raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), "server exited")
 
         requests = requests_for(fake.prompt_tokens(fake.death), *[PLAIN] * 1000)
         with pytest.raises(ServerFailed, match="server exited"):

@@ -189,7 +189,7 @@ def test_a_configuration_that_cannot_start_is_told_with_the_engines_own_words(en
         pass
     if engine == "vllm":
         assert failed.value.kind is FailureKind.BAD_COMBINATION
-        assert "max_num_batched_tokens (32) must be greater than or equal to" in failed.value.evidence
+        assert "max_num_batched_tokens (32) must be greater than or equal to" in failed.value.fault.evidence
 
 
 @real_engines

@@ -16,9 +16,10 @@ from tuner.errors import ConfigError, FailureKind
 @pytest.mark.parametrize(
     "flags, environment, kind",
     [
-        pytest.param((), {"GOODTUNE_SIM_FAULT": "oom-at-start"}, FailureKind.OUT_OF_MEMORY, id="ordered"),
+        pytest.param((), {"GOODTUNE_SIM_FAULT": "oom-at-start"}, FailureKind.WEIGHTS_OUT_OF_MEMORY, id="weights"),
+        pytest.param((), {"GOODTUNE_SIM_FAULT": "oom-at-graphs"}, FailureKind.GRAPHS_OUT_OF_MEMORY, id="graphs"),
         pytest.param((), {"GOODTUNE_SIM_FAULT": "exit-at-start"}, FailureKind.EXITED_AT_START, id="plain exit"),
-        pytest.param(("--gpu-memory-utilization", "0.2"), {}, FailureKind.OUT_OF_MEMORY, id="too little memory"),
+        pytest.param(("--gpu-memory-utilization", "0.2"), {}, FailureKind.KV_OUT_OF_MEMORY, id="too little memory"),
         pytest.param(("--tensor-parallel-size", "8"), {}, FailureKind.BAD_COMBINATION, id="28 heads on 8 GPUs"),
         pytest.param(("--max-num-batched-tokens", "16"), {}, FailureKind.BAD_COMBINATION, id="budget below batch"),
         pytest.param(("--max-num-seqs", "many"), {}, FailureKind.BAD_FLAG, id="not a number"),
@@ -30,7 +31,7 @@ def test_a_server_that_cannot_start_says_why_as_the_engine_does(tmp_path, flags,
     log = tmp_path / "server.log"
     process = started(log, "vllm", *flags, **environment)
     assert process.wait(WITHIN_S) in (1, 2)
-    patterns = ENGINES["vllm"].patterns
+    patterns = ENGINES["vllm"].symptoms
     assert classify(process.returncode, log.read_text("utf-8"), patterns, FailureKind.EXITED_AT_START).kind is kind
 
 
@@ -41,7 +42,7 @@ def test_a_busy_port_is_said_to_be_busy(tmp_path):
         log = tmp_path / "server.log"
         process = started(log, "vllm", port=other.getsockname()[1])
         assert process.wait(WITHIN_S) == 1
-    fault = classify(1, log.read_text("utf-8"), ENGINES["vllm"].patterns, FailureKind.EXITED_AT_START)
+    fault = classify(1, log.read_text("utf-8"), ENGINES["vllm"].symptoms, FailureKind.EXITED_AT_START)
     assert fault.kind is FailureKind.PORT_IN_USE
 
 

@@ -34,7 +34,7 @@ def test_sglang_takes_no_more_tokens_than_fit():
 def test_a_cache_too_small_for_the_longest_request_is_refused():
     with pytest.raises(ServerFailed) as failed:
         sized(Overrides(kv_blocks=100))
-    assert "max seq len (8192)" in failed.value.evidence
+    assert "max seq len (8192)" in failed.value.fault.evidence
 
 
 def test_fp8_weights_leave_more_room_for_the_cache():

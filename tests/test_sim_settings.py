@@ -41,22 +41,24 @@ def test_the_cache_grows_with(knobs):
 @pytest.mark.parametrize(
     "case, kind, evidence",
     [
-        pytest.param({"model": "llama-70b"}, FailureKind.OUT_OF_MEMORY, "CUDA out of memory", id="weights too large"),
         pytest.param(
-            {"model": "llama-70b", "tp": 2, "gpu_memory_utilization": 0.8},
-            FailureKind.OUT_OF_MEMORY, "No available memory for the cache blocks", id="no room left",
+            {"model": "llama-70b"}, FailureKind.WEIGHTS_OUT_OF_MEMORY, "CUDA out of memory", id="weights too large"
         ),
         pytest.param(
-            {"model": "llama-70b", "tp": 2}, FailureKind.OUT_OF_MEMORY,
+            {"model": "llama-70b", "tp": 2, "gpu_memory_utilization": 0.8},
+            FailureKind.KV_OUT_OF_MEMORY, "No available memory for the cache blocks", id="no room left",
+        ),
+        pytest.param(
+            {"model": "llama-70b", "tp": 2}, FailureKind.KV_OUT_OF_MEMORY,
             "max seq len (131072), (20.00 GiB KV cache is needed, which is larger than the available KV cache memory",
             id="one long request does not fit",
         ),
         pytest.param(
-            {"engine": "sglang", "gpu_memory_utilization": 0.98}, FailureKind.OUT_OF_MEMORY, "CUDA out of memory",
-            id="no room for activations",
+            {"engine": "sglang", "gpu_memory_utilization": 0.98}, FailureKind.GRAPHS_OUT_OF_MEMORY,
+            "CUDA out of memory", id="no room for activations",
         ),
         pytest.param(
-            {"engine": "sglang", "model": "qwen3-32b", "gpu_memory_utilization": 0.75}, FailureKind.OUT_OF_MEMORY,
+            {"engine": "sglang", "model": "qwen3-32b", "gpu_memory_utilization": 0.75}, FailureKind.KV_OUT_OF_MEMORY,
             "Please try to increase --mem-fraction-static", id="weights fill the fraction",
         ),
         pytest.param({"tp": 8}, FailureKind.BAD_COMBINATION, "must be divisible by", id="28 heads on 8 GPUs"),
@@ -74,7 +76,7 @@ def test_what_the_real_server_would_not_start_does_not_start(case, kind, evidenc
     with pytest.raises(ServerFailed) as failed:
         settings_for(**case)
     assert failed.value.kind is kind
-    assert evidence in failed.value.evidence
+    assert evidence in failed.value.fault.evidence
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_a_value_that_no_server_can_have_is_refused_in_the_engines_words(case, e
     with pytest.raises(ServerFailed) as failed:
         settings_for(**case)
     assert failed.value.kind in (FailureKind.BAD_FLAG, FailureKind.BAD_COMBINATION)
-    assert evidence in failed.value.evidence
+    assert evidence in failed.value.fault.evidence
 
 
 @pytest.mark.parametrize("size", [0, -1])

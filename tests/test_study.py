@@ -233,7 +233,9 @@ def test_a_configuration_that_does_not_fit_is_infeasible_and_the_study_goes_on(t
     summary = a_run(a_plan(tmp_path, knobs=knobs, trials=8))
     outcomes = record.read_outcomes(tmp_path / "study")
     crashed = [outcome for outcome in outcomes if outcome.state == "infeasible"]
-    assert crashed and all(outcome.failure and outcome.failure.kind == "out-of-memory" for outcome in crashed)
+    assert crashed and all(
+        outcome.failure and outcome.failure.kind == "out-of-memory-kv-cache" for outcome in crashed
+    )
     assert summary.trials.infeasible == len(crashed) and summary.best is not None
 
 

@@ -12,14 +12,14 @@ import httpx
 import psutil
 import pytest
 
-from launchers.faults import Pattern
+from launchers.faults import Pattern, Symptoms
 from launchers.ports import reserved_port
 from launchers.supervisor import Launch, Server, running
 from tuner.errors import FailureKind, ServerFailed
 
 FAKES = Path(__file__).parent / "fakes"
 PATIENCE_S = 30.0
-OUT_OF_MEMORY = (Pattern("OutOfMemoryError", FailureKind.OUT_OF_MEMORY),)
+OUT_OF_MEMORY = Symptoms((Pattern("OutOfMemoryError", FailureKind.OUT_OF_MEMORY),))
 
 
 def a_launch(folder: Path, behaviour: str, **overrides: Any) -> Launch:
@@ -115,7 +115,7 @@ def test_a_server_that_dies_at_once_is_noticed_at_once_with_its_last_words(tmp_p
     with pytest.raises(ServerFailed) as failed, running(launch):
         pass
     assert failed.value.kind is FailureKind.EXITED_AT_START
-    assert failed.value.evidence == "ValueError: I cannot live like this"
+    assert failed.value.fault.evidence == "ValueError: I cannot live like this"
     assert str(launch.log) in str(failed.value)
 
 
@@ -128,7 +128,7 @@ def test_a_command_that_does_not_exist_is_a_failed_server(tmp_path):
 
 
 def test_a_server_that_dies_under_load_says_why(tmp_path):
-    launch = a_launch(tmp_path, "healthy", patterns=OUT_OF_MEMORY)
+    launch = a_launch(tmp_path, "healthy", symptoms=OUT_OF_MEMORY)
     with running(launch) as server:
         with contextlib.suppress(httpx.HTTPError):
             httpx.get(launch.health_url.replace("/health", "/die"), trust_env=False)
@@ -136,23 +136,23 @@ def test_a_server_that_dies_under_load_says_why(tmp_path):
         with pytest.raises(ServerFailed, match=r"while it was measured \(exit code 1\)") as failed:
             server.check_alive()
     assert failed.value.kind is FailureKind.OUT_OF_MEMORY
-    assert "Tried to allocate 2.50 GiB" in failed.value.evidence
+    assert "Tried to allocate 2.50 GiB" in failed.value.fault.evidence
 
 
-def test_a_server_killed_by_somebody_has_died_under_load(tmp_path):
-    with running(a_launch(tmp_path, "healthy", patterns=OUT_OF_MEMORY)) as server:
+def test_a_server_killed_by_somebody_says_so(tmp_path):
+    with running(a_launch(tmp_path, "healthy", symptoms=OUT_OF_MEMORY)) as server:
         os.kill(server.pid, signal.SIGKILL)
         wait_until_dead(server)
         with pytest.raises(ServerFailed, match="killed by SIGKILL") as failed:
             server.check_alive()
-    assert failed.value.kind is FailureKind.DIED_UNDER_LOAD
+    assert failed.value.kind is FailureKind.KILLED
 
 
 def test_what_a_server_before_logged_is_not_held_against_the_next_one(tmp_path):
     (tmp_path / "server.log").write_text("torch.OutOfMemoryError: long ago\n")
     with (
         pytest.raises(ServerFailed) as failed,
-        running(a_launch(tmp_path, "dies", patterns=OUT_OF_MEMORY)),
+        running(a_launch(tmp_path, "dies", symptoms=OUT_OF_MEMORY)),
     ):
         pass
     assert failed.value.kind is FailureKind.EXITED_AT_START

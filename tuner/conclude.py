@@ -11,15 +11,20 @@ from tuner.confirm import best_of, finalists, values_of
 from tuner.finalists import LEAST_SEEDS, FinalistRun, Value
 from tuner.outcome import Outcome, TrialState
 from tuner.score import Percentiles, Score
-from tuner.summary import Point, StudyCost, Summary, TrialCounts
+from tuner.summary import Point, Session, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 from tuner.verdict import Verdict, decide
 
 
 def conclude(
-    plan: Plan, outcomes: Mapping[int, Outcome], runs: Sequence[FinalistRun], *, interrupted: bool, wall_s: float
+    plan: Plan,
+    outcomes: Mapping[int, Outcome],
+    runs: Sequence[FinalistRun],
+    sessions: Sequence[Session],
+    *,
+    interrupted: bool,
 ) -> Summary:
-    """What the study says, with what has been measured so far."""
+    """What the study says, with what has been measured so far, in so many sessions."""
     ordered = [outcomes[number] for number in sorted(outcomes)]
     values = values_of(plan, outcomes, runs)
     confirmed = {trial: value for trial, value in values.items() if _is_confirmed(value)}
@@ -51,7 +56,7 @@ def conclude(
         why=verdict.why,
         how_sure=verdict.how_sure,
         frontier=frontier(ordered),
-        cost=_cost(ordered, runs, wall_s),
+        cost=_cost(ordered, runs, sessions),
     )
 
 
@@ -224,11 +229,13 @@ def _counts(outcomes: Sequence[Outcome]) -> TrialCounts:
     return TrialCounts(total=len(outcomes), **by_state)
 
 
-def _cost(outcomes: Sequence[Outcome], runs: Sequence[FinalistRun], wall_s: float) -> StudyCost:
+def _cost(outcomes: Sequence[Outcome], runs: Sequence[FinalistRun], sessions: Sequence[Session]) -> StudyCost:
     gpus = {outcome.trial: outcome.configuration.gpus for outcome in outcomes}
     startup = sum(one.cost.startup_s * one.configuration.gpus for one in outcomes)
     searching = sum(one.cost.measuring_s * one.configuration.gpus for one in outcomes)
     startup += sum(run.startup_s * gpus[run.trial] for run in runs)
     confirming = sum(run.measuring_s * gpus[run.trial] for run in runs)
-    measuring = searching + confirming
+    startup += sum(one.cut_startup_gpu_s for one in sessions)
+    measuring = searching + confirming + sum(one.cut_measuring_gpu_s for one in sessions)
+    wall_s = sum(one.wall_s for one in sessions)
     return StudyCost(wall_s, startup + measuring, startup, measuring)

@@ -14,8 +14,9 @@ from tuner.finalists import ENOUGH_SEEDS, Finalist, FinalistRun, Value, next_cel
 from tuner.goodput import level_of
 from tuner.mishaps import leftovers
 from tuner.outcome import Outcome
+from tuner.pause import paused_by
 from tuner.target import OpenLoop
-from tuner.trial import TrialOrder
+from tuner.trial import TrialOrder, failure_of
 
 
 @dataclass(frozen=True)
@@ -30,31 +31,46 @@ class Confirmation:
 
 def confirm(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None:
     """Measure the finalists until their edges are bracketed. A server that fails, or a client that is late
-    twice, ends it with a note: the verdict then rests on what there is."""
+    twice, ends it with a note: the verdict then rests on what there is.
+
+    What the box spoils is tried once more, else StudyPaused is raised.
+    """
+    spoilt, known = 0, len(work.runs)
+    while True:
+        try:
+            _measure_finalists(work, evaluate, listener)
+            return
+        except ServerFailed as failed:
+            listener(Note(f"a finalist could not be measured again: {failed}", failed.log))
+            if not failed.kind.is_box_fault:
+                return
+            spoilt = spoilt + 1 if len(work.runs) == known else 1
+            known = len(work.runs)
+            if spoilt > 1:
+                raise paused_by(failure_of(failed), spoilt, work.plan.out) from failed
+        except MeasurementVoid as void:
+            listener(Note(f"a finalist could not be measured again: {void}"))
+            return
+
+
+def _measure_finalists(work: Confirmation, evaluate: Evaluator, listener: Listener) -> None:
     plan = work.plan
     chosen = finalists(plan, work.outcomes)
     orders = {
         one.trial: TrialOrder(plan, one.trial, work.outcomes[one.trial].configuration, plan.box.gpus[: one.gpus])
         for one in chosen
     }
-    try:
-        while cells := [
-            cell for one in chosen for cell in next_cells(one, work.runs, work.seeds, plan.slo.attainment)
-        ]:
-            if plan.budget_s is not None and _spent_s(work) >= plan.budget_s:
-                listener(Note(f"the budget is spent: {len(cells)} more windows would have narrowed the verdict"))
-                break
-            total = len(work.runs) + len(cells)
-            for run in evaluate.visits(plan_visits(cells, orders)):
-                record.append_run(plan.out, run)
-                work.runs.append(run)
-                listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
-                for text in leftovers(run.trial, [run.score]):
-                    listener(Note(text))
-    except ServerFailed as failed:
-        listener(Note(f"a finalist could not be measured again: {failed}", failed.log))
-    except MeasurementVoid as void:
-        listener(Note(f"a finalist could not be measured again: {void}"))
+    while cells := [cell for one in chosen for cell in next_cells(one, work.runs, work.seeds, plan.slo.attainment)]:
+        if plan.budget_s is not None and _spent_s(work) >= plan.budget_s:
+            listener(Note(f"the budget is spent: {len(cells)} more windows would have narrowed the verdict"))
+            return
+        total = len(work.runs) + len(cells)
+        for run in evaluate.visits(plan_visits(cells, orders)):
+            record.append_run(plan.out, run)
+            work.runs.append(run)
+            listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
+            for text in leftovers(run.trial, [run.score]):
+                listener(Note(text))
 
 
 def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:

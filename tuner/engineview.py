@@ -6,8 +6,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from tuner.config.engine import KnobValue
-
 Gauge = Literal["running", "waiting", "kv_used_frac", "accepted_frac"]
 """A value at one moment: requests in the batch and in the queue, shares (0–1) of the KV cache in use and of guessed
 tokens that were right."""
@@ -38,7 +36,7 @@ class EngineFacts:
     have really taken, by their neutral names, and how many tokens its KV cache holds."""
 
     version: str = ""
-    knobs: Mapping[str, KnobValue] = field(default_factory=dict)
+    knobs: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     kv_tokens: int | None = None
 
 

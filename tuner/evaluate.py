@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -11,15 +12,16 @@ from itertools import groupby
 from multiprocessing import get_context
 
 from tuner.config.plan import Plan
+from tuner.errors import Interrupted
 from tuner.events import Event, Listener
 from tuner.finalists import Cell, FinalistRun
 from tuner.outcome import Outcome
 from tuner.probe import Prober
 from tuner.rawlog import write_metrics, write_requests
-from tuner.record import trial_folder
+from tuner.record import trial_folder, written
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
-from tuner.target import ClosedLoop, OpenLoop
+from tuner.target import ClosedLoop, OpenLoop, Target
 from tuner.trial import TrialOrder, open_for, run_trial
 
 PR_SET_PDEATHSIG = 1
@@ -89,22 +91,40 @@ def plan_visits(cells: Sequence[Cell], orders: dict[int, TrialOrder]) -> list[Vi
 
 
 def run_visit(visit: Visit) -> Iterator[FinalistRun]:
-    """Launch the finalist and measure its windows: open loop, each replicate with its own fresh seed."""
-    plan = visit.order.plan
-    with open_for(visit.order) as target:
-        startup_s = until_s = target.clock_s()
-        for cell in visit.cells:
-            seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
-            prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
-            if plan.workload.arrivals.kind == "closed":
-                prober.idle()
-            found = measure(prober, cell.level, cell.counted, plan)
-            since_s, until_s = until_s, target.clock_s()
-            raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
-            write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
-            write_metrics(raw.parent / "metrics" / raw.name, prober.recorded)
-            yield FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
-            startup_s = 0.0
+    """Launch the finalist and measure its windows: open loop, each replicate with its own fresh seed.
+
+    Interrupted, it says what had been spent on windows that were not measured to their end.
+    """
+    gpus, asked_s = visit.order.configuration.gpus, time.perf_counter()
+    target, startup_s, until_s = None, 0.0, 0.0
+    try:
+        with open_for(visit.order) as target:
+            startup_s = until_s = target.clock_s()
+            for cell in visit.cells:
+                found = _measure_cell(visit.order.plan, cell, target)
+                since_s, until_s = until_s, target.clock_s()
+                run = FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
+                startup_s = 0.0
+                yield run
+    except KeyboardInterrupt as stop:
+        if target is None:
+            startup_s = time.perf_counter() - asked_s
+        cut_s = target.clock_s() - until_s if target else 0.0
+        raise Interrupted(startup_s * gpus, cut_s * gpus) from stop
+
+
+def _measure_cell(plan: Plan, cell: Cell, target: Target) -> Score:
+    """One window; its raw timings are kept."""
+    seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
+    prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
+    if plan.workload.arrivals.kind == "closed":
+        prober.idle()
+    found = measure(prober, cell.level, cell.counted, plan)
+    raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
+    with written(raw):
+        write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
+        write_metrics(raw.parent / "metrics" / raw.name, prober.recorded)
+    return found
 
 
 def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:

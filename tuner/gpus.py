@@ -1,9 +1,9 @@
 """GPUs: what this box has, and the box a study runs on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pynvml
-
+from launchers.driver import Driver, GpuState, Nvml, Occupant
 from tuner.config.catalog import load, names
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Simulation
@@ -12,28 +12,22 @@ from tuner.errors import BoxUnusable, ConfigError
 SIMULATED_GPUS = 8
 DEFAULT_GPU = "h100"
 CPU = "cpu"
-GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU as its driver names it."""
+    """One GPU as its driver names it; `used_gib` of its memory are in use, and `occupants` compute on it."""
 
     index: int
     title: str
     memory_gib: float
+    used_gib: float = 0.0
+    occupants: tuple[Occupant, ...] = ()
 
 
-def devices() -> list[Device]:
-    """The NVIDIA GPUs of this machine; [] where there is no driver."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        return [_device(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    finally:
-        pynvml.nvmlShutdown()
+def devices(driver: Driver | None = None) -> list[Device]:
+    """The NVIDIA GPUs of this machine; [] where there is no driver. Raises BoxUnusable where one is lost."""
+    return [_device(state) for state in (driver or Nvml()).gpus()]
 
 
 def visible(found: list[Device], wanted: str | None) -> list[Device]:
@@ -72,7 +66,9 @@ def real_box(found: list[Device], gpus: str | None) -> Box:
     kinds = {by_number[index].title for index in chosen}
     if len(kinds) > 1:
         raise BoxUnusable(f"--gpus: a study needs GPUs of one kind, these are {', '.join(sorted(kinds))}; name which")
-    return Box(gpu_of(by_number[chosen[0]]), chosen, None)
+    gpu = gpu_of(by_number[chosen[0]])
+    _refuse_occupied([by_number[index] for index in chosen], found)
+    return Box(gpu, chosen, None, {index: by_number[index].used_gib for index in chosen})
 
 
 def gpu_of(device: Device) -> Gpu:
@@ -103,7 +99,22 @@ def _listed(text: str) -> list[int]:
     return found
 
 
-def _device(index: int) -> Device:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory_gib = pynvml.nvmlDeviceGetMemoryInfo(handle).total / GIB
-    return Device(index, str(pynvml.nvmlDeviceGetName(handle)), memory_gib)
+def _refuse_occupied(chosen: Sequence[Device], found: Sequence[Device]) -> None:
+    """Raise BoxUnusable where somebody computes on one of them: his work would be measured too, and disturbed."""
+    taken = [device for device in chosen if device.occupants]
+    if not taken:
+        return
+    by_whom = "; ".join(
+        f"GPU {device.index} is in use by {', '.join(map(str, device.occupants))}" for device in taken
+    )
+    free = ",".join(str(device.index) for device in found if not device.occupants)
+    instead = f", or take those that are free: --gpus {free}," if free else ""
+    raise BoxUnusable(f"{by_whom}; wait for the end of that{instead} or --simulate virtual")
+
+
+def _device(state: GpuState) -> Device:
+    if state.lost:
+        raise BoxUnusable(
+            f"GPU {state.index}: {state.lost}; look at `dmesg`, then reset the GPU or restart the machine"
+        )
+    return Device(state.index, state.title, state.memory_gib, state.used_gib, state.occupants)

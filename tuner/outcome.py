@@ -17,12 +17,17 @@ CapacityBy = Literal["queue_time", "ttft"]
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no value. `evidence` is the line of the server's log that says it, `log` where to read on."""
+    """Why there is no value.
+
+    `evidence` is the line of the server's log that says it, `before` the last thing it had said until then, `log`
+    where to read on.
+    """
 
     kind: FailureKind | Literal["void"]
     message: str
     evidence: str = ""
     log: str | None = None
+    before: str = ""
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,13 @@ from tuner.config.workload import Workload
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
-from tuner.summary import SCHEMA, Summary
+from tuner.summary import SCHEMA, Session, Summary
 
 _OUTCOME = TypeAdapter(Outcome)
 _SUMMARY = TypeAdapter(Summary)
 _RUN = TypeAdapter(FinalistRun)
+_SESSION = TypeAdapter(Session)
+RUNS, SESSIONS = "finalists.jsonl", "sessions.jsonl"
 
 
 def trial_folder(study: Path, trial: int) -> Path:
@@ -151,7 +153,8 @@ def read_plan(study: Path) -> Plan:
 def write_outcome(study: Path, outcome: Outcome) -> None:
     """`outcome.json` of one trial."""
     folder = trial_folder(study, outcome.trial)
-    folder.mkdir(parents=True, exist_ok=True)
+    with written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "outcome.json", _OUTCOME.dump_json(outcome, indent=1).decode())
 
 
@@ -162,25 +165,30 @@ def read_outcomes(study: Path) -> list[Outcome]:
 
 def append_run(study: Path, run: FinalistRun) -> None:
     """Add one finalist's window to `finalists.jsonl`; it is on disk when this returns."""
-    with (study / "finalists.jsonl").open("ab") as file:
-        file.write(_RUN.dump_json(run) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _append(study / RUNS, _RUN.dump_json(run))
 
 
 def read_runs(study: Path) -> list[FinalistRun]:
     """The finalists' windows measured so far. A last line that a crash cut off is not one."""
-    path = study / "finalists.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [_RUN.validate_json(line) for line in lines if line.endswith(b"\n")]
+    return [_RUN.validate_json(line) for line in _whole_lines(study / RUNS)]
+
+
+def append_session(study: Path, session: Session) -> None:
+    """Add to `sessions.jsonl` what one run of the tuner took."""
+    _append(study / SESSIONS, _SESSION.dump_json(session))
+
+
+def read_sessions(study: Path) -> list[Session]:
+    """Every run of the tuner on this study that could say so at its end."""
+    return [_SESSION.validate_json(line) for line in _whole_lines(study / SESSIONS)]
 
 
 def mend(study: Path) -> None:
-    """Take the line that a crash cut off out of `finalists.jsonl`, so that the next one stands alone."""
-    path = study / "finalists.jsonl"
-    if path.exists():
-        whole = path.read_bytes()
-        os.truncate(path, whole.rfind(b"\n") + 1)
+    """Take lines that a crash cut off out of files that grow by lines, so that the next one stands alone."""
+    for path in (study / RUNS, study / SESSIONS):
+        if path.exists():
+            whole = path.read_bytes()
+            os.truncate(path, whole.rfind(b"\n") + 1)
 
 
 @contextmanager
@@ -223,8 +231,9 @@ def write_trials_csv(study: Path, outcomes: Sequence[Outcome]) -> None:
 
     rows = [_row(outcome) for outcome in outcomes]
     path = study / "trials.csv"
-    pd.DataFrame(rows).to_csv(path.with_suffix(".tmp"), index=False)
-    path.with_suffix(".tmp").replace(path)
+    with written(path):
+        pd.DataFrame(rows).to_csv(path.with_suffix(".tmp"), index=False)
+        path.with_suffix(".tmp").replace(path)
 
 
 def _machine() -> dict[str, Any]:
@@ -258,10 +267,32 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Raises BoxUnusable where a file of the study cannot be written, on a full disk for instance."""
+    try:
+        yield
+    except OSError as error:
+        raise BoxUnusable(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def _replace(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with written(path):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def _append(path: Path, line: bytes) -> None:
+    with written(path), path.open("ab") as file:
+        file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith(b"\n")]

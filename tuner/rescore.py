@@ -37,7 +37,7 @@ from tuner.probe import tolerated
 from tuner.rawlog import RawProbe, read_probes
 from tuner.requestlog import Status
 from tuner.score import Score, bad_answers, scored_again
-from tuner.summary import Point, Summary
+from tuner.summary import Point, Session, Summary
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.trial import measured
 
@@ -82,7 +82,8 @@ def rescore(study: Path, slo: Slo) -> Rescored:
     trials = [_trial(plan, outcome) for outcome in record.read_outcomes(study)]
     outcomes = {trial.outcome.trial: trial.outcome for trial in trials}
     runs = _long_enough([_run(study, run, slo) for run in record.read_runs(study)], outcomes, slo)
-    summary = conclude(plan, outcomes, runs, interrupted=False, wall_s=told.cost.wall_s)
+    sessions = record.read_sessions(study) or [Session(told.cost.wall_s)]
+    summary = conclude(plan, outcomes, runs, sessions, interrupted=False)
     summary = replace(summary, default=summary.default or _default_at_least(plan, outcomes, runs))
     open_ended = _open_ended(plan, trials, summary)
     loads = [

@@ -17,7 +17,7 @@ METRIC = "goodput, req/s per GPU"
 def open_study(plan: Plan) -> optuna.Study:
     """The Optuna study of `plan`, made if it is not there. Raises BoxUnusable if the storage cannot be reached."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _reached(plan):
+    with reached(plan):
         study = optuna.create_study(
             storage=_storage(plan),
             study_name=plan.study,
@@ -35,7 +35,7 @@ def refuse_taken_name(plan: Plan) -> None:
     """Raise ConfigError if the storage has a study of this name already, BoxUnusable if it cannot be reached."""
     if plan.storage is None:
         return
-    with _reached(plan):
+    with reached(plan):
         taken = plan.study in optuna.get_all_study_names(plan.storage)
     if taken:
         raise ConfigError(f"--storage {plan.storage}: it has a study named {plan.study}; name --out anew")
@@ -47,7 +47,7 @@ def refuse_lost_trials(plan: Plan, numbers: Collection[int]) -> None:
         return
     known = 0
     if plan.storage or (plan.out / "study.db").exists():
-        with _reached(plan), suppress(KeyError):
+        with reached(plan), suppress(KeyError):
             known = len(optuna.load_study(study_name=plan.study, storage=_url(plan)).get_trials(deepcopy=False))
     if max(numbers) >= known:
         advice = "give the --storage the study was started with" if plan.storage else "put its study.db back"
@@ -58,12 +58,13 @@ def refuse_lost_trials(plan: Plan, numbers: Collection[int]) -> None:
 
 
 @contextmanager
-def _reached(plan: Plan) -> Iterator[None]:
+def reached(plan: Plan) -> Iterator[None]:
+    """Raises BoxUnusable where the storage cannot be read or written in the block."""
     try:
         yield
-    except (SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise BoxUnusable(f"--storage {_url(plan)}: cannot be opened: {reason}") from error
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise BoxUnusable(f"--storage {_url(plan)}: cannot be used: {reason}") from error
 
 
 def _storage(plan: Plan) -> str | optuna.storages.RDBStorage:

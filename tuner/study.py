@@ -2,37 +2,47 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from launchers.vacancy import remains
 from tuner import record
 from tuner.conclude import conclude
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.confirm import Confirmation, best_of, confirm
-from tuner.errors import BoxUnusable, FailureKind
+from tuner.errors import BoxUnusable, FailureKind, Interrupted, StudyPaused
 from tuner.evaluate import Evaluator, evaluator
 from tuner.events import Listener, Note, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
+from tuner.pause import ADVICE, check_room, paused, paused_by
 from tuner.predict import compared
 from tuner.search import parameters, sampler, suggest, tell
 from tuner.seeds import Purpose, derive
 from tuner.space import Space, spaces_of
-from tuner.storage import open_study, refuse_lost_trials, refuse_taken_name
-from tuner.summary import Summary
+from tuner.storage import open_study, reached, refuse_lost_trials, refuse_taken_name
+from tuner.summary import Session, Summary
 from tuner.trial import TrialOrder
 
 # Trials asked for together in virtual time. Fixed, so that a study does not depend on the number of workers.
 BATCH = 8
 # The share of a time budget that the search may use; the rest is for the finalists.
 SEARCH_SHARE = 0.7
-# So many trials in a row that the box spoilt, and the study pauses.
+# So many trials in a row that were spoilt by whomever, and the study pauses.
 SPOILT_IN_A_ROW = 3
-# So many servers, none of which started, and it pauses too.
+# So many servers, none of which could be measured, and it pauses too.
 NOTHING_STARTED = 4
+MAY_BE_THE_BOX = {
+    FailureKind.EXITED_AT_START,
+    FailureKind.START_TIMEOUT,
+    FailureKind.UNSUPPORTED_GPU,
+    FailureKind.COMPILE_FAILED,
+    FailureKind.BAD_ANSWERS,
+}
 
 
 @dataclass
@@ -66,17 +76,22 @@ class Progress:
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """How a study is run, as opposed to what it does: `workers` processes where time is virtual."""
+    """How a study is run, as opposed to what it does: `workers` processes where time is virtual.
+
+    `notes` are what its watchers should know before it begins.
+    """
 
     workers: int = 1
     resume: bool = False
     seeds: int = 5
+    notes: tuple[str, ...] = ()
 
 
 def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     """The whole study. Interrupted (KeyboardInterrupt), it concludes from what it has and says so.
 
-    Raises UserError if the folder, the storage or the box cannot be used.
+    Raises UserError if the folder, the storage or the box cannot be used; StudyPaused when it has concluded from what
+    it has because of the box.
     """
     if not options.resume:
         refuse_taken_name(plan)
@@ -96,14 +111,33 @@ def _run(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     refuse_lost_trials(plan, progress.outcomes)
     study = open_study(plan)
     listener(StudyStarted(plan, len(progress.outcomes)))
-    interrupted = False
+    for note in options.notes:
+        listener(Note(note))
+    ending = Ending(started_s)
     try:
-        with evaluator(plan, options.workers) as evaluate:
+        with evaluator(plan, options.workers) as evaluate, reached(plan):
             _search(Search(plan, study, spaces_of(plan), evaluate), progress, listener)
             confirm(Confirmation(plan, progress.outcomes, progress.runs, options.seeds), evaluate, listener)
+    except Interrupted as stop:
+        ending = Ending(started_s, True, stop.startup_gpu_s, stop.measuring_gpu_s)
     except KeyboardInterrupt:
-        interrupted = True
-    return _finish(plan, progress, interrupted, started_s, listener)
+        ending = Ending(started_s, True)
+    except BoxUnusable as unusable:
+        # On a full disk, nothing can be concluded either.
+        with suppress(BoxUnusable):
+            _finish(plan, progress, Ending(started_s, True), listener)
+        raise paused(unusable, plan.out) from unusable
+    return _finish(plan, progress, ending, listener)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a session ended: begun at `started_s` on `perf_counter`, and what a server that was cut off had cost."""
+
+    started_s: float
+    is_cut: bool = False
+    cut_startup_gpu_s: float = 0.0
+    cut_measuring_gpu_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -122,18 +156,18 @@ def _search(search: Search, progress: Progress, listener: Listener) -> None:
         study.enqueue_trial(parameters(space.default, space), skip_if_exists=True)
     spoilt = 0
     while batch := _next_batch(search, progress):
+        check_room(plan.out)
         trials = {order.trial: trial for order, trial in batch}
         for order, _ in batch:
             listener(TrialStarted(order.trial, order.configuration))
-        for outcome in search.evaluate.trials([order for order, _ in batch], listener):
+        for measured in search.evaluate.trials([order for order, _ in batch], listener):
+            outcome = _judged(study, measured)
             record.write_outcome(plan.out, outcome)
             tell(study, trials[outcome.trial], outcome, plan.slo.attainment)
             progress.outcomes[outcome.trial] = outcome
             listener(TrialEnded(outcome, progress.best, progress.default, len(progress.outcomes)))
             spoilt = spoilt + 1 if outcome.state == "failed" else 0
-            if outcome.state == "failed":
-                _queue_again(study, outcome.trial)
-            _pause_if_spoilt(plan, outcome, spoilt)
+            _try_again_or_pause(search, outcome, spoilt)
             _pause_if_nothing_starts(plan, progress)
 
 
@@ -212,44 +246,59 @@ def _order(plan: Plan, trial: int, found: Configuration, incumbent_rps_per_gpu: 
     return TrialOrder(plan, trial, found, plan.box.gpus[: found.gpus], incumbent_rps_per_gpu)
 
 
-def _queue_again(study: optuna.Study, trial: int) -> None:
-    """A trial that the box spoilt says nothing: its configuration is tried once more."""
-    frozen = study.get_trials(deepcopy=False)[trial]
-    if not frozen.user_attrs.get("second_try"):
-        study.enqueue_trial(frozen.params, user_attrs={"second_try": True})
+def _judged(study: optuna.Study, outcome: Outcome) -> Outcome:
+    """A server that is killed twice under one configuration, while others live, takes too much of the machine."""
+    is_killed = outcome.failure is not None and outcome.failure.kind is FailureKind.KILLED
+    return replace(outcome, state="infeasible") if is_killed and _is_second_try(study, outcome.trial) else outcome
 
 
-def _pause_if_spoilt(plan: Plan, outcome: Outcome, spoilt: int) -> None:
-    if spoilt >= SPOILT_IN_A_ROW and outcome.failure:
-        raise BoxUnusable(
-            f"the box spoilt {spoilt} trials in a row, the last by {outcome.failure.kind}: "
-            f"{outcome.failure.message}\n"
-            f"nothing is lost; mend it and go on with --resume --out {plan.out}"
-        )
+def _is_second_try(study: optuna.Study, trial: int) -> bool:
+    return bool(study.get_trials(deepcopy=False)[trial].user_attrs.get("second_try"))
+
+
+def _try_again_or_pause(search: Search, outcome: Outcome, spoilt: int) -> None:
+    """A trial that was spoilt says nothing: its configuration is tried once more, and next.
+
+    Raises StudyPaused when the box has spoilt that too, or the client so many trials in a row. What the box spoilt
+    stays queued then: it is the first thing that a resumed study tries.
+    """
+    if outcome.state != "failed" or outcome.failure is None:
+        return
+    plan, study = search.plan, search.study
+    is_second, by_client = _is_second_try(study, outcome.trial), outcome.failure.kind == "void"
+    if not is_second or not by_client:
+        params = study.get_trials(deepcopy=False)[outcome.trial].params
+        study.enqueue_trial(params, user_attrs={"second_try": not is_second})
+    if spoilt >= SPOILT_IN_A_ROW or (is_second and not by_client):
+        raise paused_by(outcome.failure, spoilt, plan.out)
 
 
 def _pause_if_nothing_starts(plan: Plan, progress: Progress) -> None:
     """When no server has started yet in several trials, it is the box, not the configurations."""
     outcomes = list(progress.outcomes.values())
     kinds = {outcome.failure.kind if outcome.failure else None for outcome in outcomes}
-    if len(outcomes) >= NOTHING_STARTED and kinds <= {FailureKind.EXITED_AT_START, FailureKind.START_TIMEOUT}:
+    if len(outcomes) >= NOTHING_STARTED and kinds <= MAY_BE_THE_BOX:
         failure = outcomes[-1].failure
         assert failure
-        raise BoxUnusable(
-            f"none of {len(outcomes)} servers started, the last because: {failure.message} {failure.evidence}"
-            f"{f' (server log: {failure.log})' if failure.log else ''}\n"
+        raise StudyPaused(
+            f"none of {len(outcomes)} servers could be measured, the last because: {failure.message} "
+            f"{failure.evidence}{f' (server log: {failure.log})' if failure.log else ''}\n"
             f"mend it and start anew with another --out than {plan.out}"
         )
 
 
-def _finish(plan: Plan, progress: Progress, interrupted: bool, started_s: float, listener: Listener) -> Summary:
-    wall_s = time.perf_counter() - started_s
-    summary = conclude(plan, progress.outcomes, progress.runs, interrupted=interrupted, wall_s=wall_s)
+def _finish(plan: Plan, progress: Progress, ending: Ending, listener: Listener) -> Summary:
+    wall_s = time.perf_counter() - ending.started_s
+    record.append_session(plan.out, Session(wall_s, ending.cut_startup_gpu_s, ending.cut_measuring_gpu_s))
+    sessions = record.read_sessions(plan.out)
+    summary = conclude(plan, progress.outcomes, progress.runs, sessions, interrupted=ending.is_cut)
     record.write_summary(plan.out, summary)
-    if plan.box.simulation != "virtual" and not interrupted:
+    if plan.box.simulation != "virtual" and not ending.is_cut:
         summary = _compared(plan, summary, progress, listener)
         record.write_summary(plan.out, summary)
     record.write_trials_csv(plan.out, [progress.outcomes[number] for number in sorted(progress.outcomes)])
+    for left in remains():
+        listener(Note(f"of a server there is still {left}: {ADVICE[FailureKind.NOT_GONE]}"))
     listener(StudyEnded(summary))
     return summary
 

@@ -96,8 +96,17 @@ class TrialCounts:
 
 
 @dataclass(frozen=True)
+class Session:
+    """One run of the tuner on a study: how long it took, and what servers had cost that it cut off, GPU-seconds."""
+
+    wall_s: float = 0.0
+    cut_startup_gpu_s: float = 0.0
+    cut_measuring_gpu_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class StudyCost:
-    """`wall_s` on our clock; GPU-seconds on the target's."""
+    """`wall_s` on our clock, all sessions together; GPU-seconds on the target's, with those that came to nothing."""
 
     wall_s: float
     gpu_s: float

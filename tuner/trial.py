@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from launchers.command import command_of
-from launchers.open import open_target
+from launchers.open import LOG_NAME, open_target
 from tuner.capacity import capacity
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits
 from tuner.config.workload import Workload
 from tuner.configuration import Configuration
-from tuner.errors import MeasurementVoid, ServerFailed
+from tuner.errors import FailureKind, Fault, Interrupted, MeasurementVoid, ServerFailed
 from tuner.events import Listener, Note, ProbeProgress, StageEntered
 from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
 from tuner.mishaps import mishaps, silence
@@ -21,7 +23,7 @@ from tuner.probe import Prober
 from tuner.ramp import best_step
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder
-from tuner.requestlog import RequestLog
+from tuner.requestlog import RequestLog, Status
 from tuner.score import Score, score
 from tuner.seeds import Purpose, derive
 from tuner.taken import as_taken
@@ -29,6 +31,9 @@ from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
 FIRST_GROWTH, LATER_GROWTH = 2.0, 1.3
 OFFLINE_REQUESTS = 1000
+BAD_ANSWERS = (Status.FAILED, Status.TRUNCATED, Status.EMPTY)
+# So many answers, all of them bad, are no accident.
+LEAST_ANSWERS = 8
 # In virtual time: an engine reads its weights before it finds out that memory is short. An assumption.
 FAILED_START_S = 30.0
 
@@ -65,19 +70,37 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
         _tell_mishaps(order, probers[0], listener)
         return measured(blank, answer, cost, plan.slo.limits)
     except ServerFailed as failed:
-        failure = Failure(failed.kind, str(failed.args[0]), failed.evidence, str(failed.log) if failed.log else None)
         probes = tuple(one.score for prober in probers for one in prober.recorded)
         cost = _cost_until_now(order, probers, startup_s, started_s)
         state: TrialState = "failed" if failed.kind.is_box_fault else "infeasible"
-        return replace(blank, state=state, failure=failure, probes=probes, cost=cost)
+        return replace(blank, state=state, failure=failure_of(failed), probes=probes, cost=cost)
     except MeasurementVoid as void:
         cost = _cost_until_now(order, probers, startup_s, started_s)
         return replace(blank, failure=Failure("void", str(void)), cost=cost)
+    except KeyboardInterrupt as stop:
+        cost, gpus = _cost_until_now(order, probers, startup_s, started_s), order.configuration.gpus
+        raise Interrupted(cost.startup_s * gpus, cost.measuring_s * gpus) from stop
     finally:
         for prober in probers:
-            folder = trial_folder(plan.out, order.trial)
-            write_requests(folder / "requests.parquet", prober.recorded, with_chunks=plan.box.simulation != "virtual")
-            write_metrics(folder / "metrics.parquet", prober.recorded)
+            _keep(order, prober, listener)
+
+
+def failure_of(failed: ServerFailed) -> Failure:
+    """The failure of a server, as it is stored."""
+    log = str(failed.log) if failed.log else None
+    return Failure(failed.kind, failed.message, failed.fault.evidence, log, failed.fault.before)
+
+
+def _keep(order: TrialOrder, prober: Prober, listener: Listener) -> None:
+    """Write the raw timings. Without room for them the outcome, which is small, may still find some."""
+    folder = trial_folder(order.plan.out, order.trial)
+    try:
+        write_requests(
+            folder / "requests.parquet", prober.recorded, with_chunks=order.plan.box.simulation != "virtual"
+        )
+        write_metrics(folder / "metrics.parquet", prober.recorded)
+    except OSError as error:
+        listener(Note(f"t{order.trial}: its raw timings could not be kept in {folder}: {error.strerror or error}"))
 
 
 def _as_taken(blank: Outcome, plan: Plan, target: Target, listener: Listener) -> Outcome:
@@ -132,6 +155,7 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
+        _check_answers(order, prober)
         if idle.attainment < min(attainment, LEAST_ATTAINMENT):
             listener(Note(_hopeless_when_idle(order, idle)))
             return Answer("misses-slo", 0.0, idle, None, (idle,))
@@ -145,9 +169,26 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
 
     def probe(load: Load, counted: int) -> Score:
         listener(StageEntered(order.trial, "probing", load))
-        return prober.measure(load, counted)
+        found = prober.measure(load, counted)
+        _check_answers(order, prober)
+        return found
 
     return find_goodput(_question(order, prober.idle_e2e_s), probe)
+
+
+def _check_answers(order: TrialOrder, prober: Prober) -> None:
+    """Raise ServerFailed where the last probe had answers, and all of them were errors, garbage or too short.
+
+    A server that is only slow lets requests time out, or be late.
+    """
+    log = prober.recorded[-1].log
+    ended = log.status[log.status != Status.UNFOLLOWED]
+    if len(ended) < LEAST_ANSWERS or not np.isin(ended, BAD_ANSWERS).all():
+        return
+    told, also = [*log.errors, "", ""][:2]
+    where = trial_folder(order.plan.out, order.trial) / LOG_NAME
+    what = f"none of {len(ended)} requests was answered as it should be"
+    raise ServerFailed(Fault(FailureKind.BAD_ANSWERS, told, also), what, where if where.exists() else None)
 
 
 def given_load(workload: Workload) -> Load | None:

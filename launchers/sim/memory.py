@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture
-from tuner.errors import FailureKind, ServerFailed
+from tuner.errors import FailureKind, Fault, ServerFailed
 
 GIB = 1024**3
 
@@ -33,12 +33,12 @@ def kv_capacity_tokens(architecture: Architecture, gpu: Gpu, claim: Claim) -> in
     memory_bytes = gpu.memory_gib * GIB
     weight_bytes = architecture.parameters * architecture.weight_bytes / (claim.tp * claim.pp)
     if weight_bytes > memory_bytes:
-        raise _torch_out_of_memory(gpu)
+        raise _torch_out_of_memory(FailureKind.WEIGHTS_OUT_OF_MEMORY, gpu)
     reserve_bytes = _reserve_bytes(architecture, claim)
     free_bytes = memory_bytes * claim.memory_frac - weight_bytes
     if claim.engine == "sglang":
         if memory_bytes * (1 - claim.memory_frac) < reserve_bytes:
-            raise _torch_out_of_memory(gpu)
+            raise _torch_out_of_memory(FailureKind.GRAPHS_OUT_OF_MEMORY, gpu)
     else:
         free_bytes -= reserve_bytes
     if free_bytes <= 0:
@@ -53,18 +53,17 @@ def check_longest_fits(architecture: Architecture, claim: Claim, kv_tokens: int,
     """
     if claim.engine == "sglang" and kv_tokens < 1:
         evidence = "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static."
-        raise ServerFailed(FailureKind.OUT_OF_MEMORY, "the KV cache is too small", evidence=evidence)
+        raise ServerFailed(Fault(FailureKind.KV_OUT_OF_MEMORY, evidence), "the KV cache is too small")
     if kv_tokens >= max_model_len or claim.engine == "sglang":
         return
     gib_per_token = kv_bytes_per_token(architecture, claim) / GIB
-    raise ServerFailed(
-        FailureKind.OUT_OF_MEMORY,
-        "the KV cache is too small",
-        evidence=f"ValueError: To serve at least one request with the model's max seq len ({max_model_len}), "
+    evidence = (
+        f"ValueError: To serve at least one request with the model's max seq len ({max_model_len}), "
         f"({max_model_len * gib_per_token:.2f} GiB KV cache is needed, which is larger than the available KV cache "
         f"memory ({kv_tokens * gib_per_token:.2f} GiB). Based on the available memory, the estimated maximum model "
-        f"length is {kv_tokens}. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`.",
+        f"length is {kv_tokens}. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
     )
+    raise ServerFailed(Fault(FailureKind.KV_OUT_OF_MEMORY, evidence), "the KV cache is too small")
 
 
 def kv_bytes_per_token(architecture: Architecture, claim: Claim) -> float:
@@ -89,9 +88,8 @@ def out_of_memory(gpu: Gpu) -> str:
     )
 
 
-def _torch_out_of_memory(gpu: Gpu) -> ServerFailed:
-    explanation = f"the model does not fit on one {gpu.title}'s share"
-    return ServerFailed(FailureKind.OUT_OF_MEMORY, explanation, evidence=out_of_memory(gpu))
+def _torch_out_of_memory(kind: FailureKind, gpu: Gpu) -> ServerFailed:
+    return ServerFailed(Fault(kind, out_of_memory(gpu)), f"the model does not fit on one {gpu.title}'s share")
 
 
 def _nothing_left(claim: Claim) -> ServerFailed:
@@ -105,4 +103,4 @@ def _nothing_left(claim: Claim) -> ServerFailed:
             "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when "
             "initializing the engine."
         )
-    return ServerFailed(FailureKind.OUT_OF_MEMORY, "weights leave no room for a KV cache", evidence=evidence)
+    return ServerFailed(Fault(FailureKind.KV_OUT_OF_MEMORY, evidence), "weights leave no room for a KV cache")

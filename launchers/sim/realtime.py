@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from launchers.sim.answer import Answer
 from launchers.sim.buckets import sglang_buckets, vllm_buckets
-from launchers.sim.faults import Fault, crash
+from launchers.sim.faults import Fault, crash, killed
 from launchers.sim.history import forget
 from launchers.sim.lateness import Lateness
 from launchers.sim.orders import PLANS
@@ -218,6 +218,10 @@ class RealTime:
     async def _go_wrong_before(self, step: int) -> None:
         if self._fault.is_due("crash-at-step", step):
             crash("RuntimeError: CUDA error: an illegal memory access was encountered")
+        if self._fault.is_due("gpu-lost-at-step", step):
+            crash("RuntimeError: CUDA error: uncorrectable ECC error encountered")
+        if self._fault.is_due("kill-at-step", step):
+            killed()
         if self._fault.is_due("hang-at-step", step):
             await asyncio.Event().wait()
 

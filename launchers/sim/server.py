@@ -20,9 +20,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from launchers.sim.commandline import Asked, read
-from launchers.sim.faults import Fault, ordered, say
+from launchers.sim.faults import STAGES, Fault, ordered, say
 from launchers.sim.memory import out_of_memory
 from launchers.sim.metrics import exposition
+from launchers.sim.mischief import Mischief
 from launchers.sim.openai_api import OpenAiApi
 from launchers.sim.overrides import as_loaded, as_sized
 from launchers.sim.realtime import RealTime
@@ -31,7 +32,7 @@ from launchers.sim.steptime import step_time
 from tuner.config.catalog import load, load_model, names
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
-from tuner.errors import ServerFailed, UserError
+from tuner.errors import FailureKind, ServerFailed, UserError
 
 DRAIN_POLL_S = 0.05
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,9 +52,14 @@ def main() -> None:
     try:
         fault = ordered(os.environ)
         copies = _copies(asked, fault)
-    except (UserError, ServerFailed) as error:
-        _die(getattr(error, "evidence", "") or str(error))
-    if fault.kind == "oom-at-start":
+    except UserError as error:
+        _die(str(error))
+    except ServerFailed as failed:
+        if failed.kind is FailureKind.WEIGHTS_OUT_OF_MEMORY:
+            say(STAGES["oom-at-start"][asked.configuration.engine])
+        _die(failed.fault.evidence)
+    if fault.kind in STAGES:
+        say(STAGES[fault.kind][asked.configuration.engine])
         _die(out_of_memory(load(Gpu, asked.gpu)))
     if fault.kind == "exit-at-start":
         _die("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
@@ -91,17 +97,22 @@ async def _serve(asked: Asked, copies: list[RealTime], fault: Fault) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     health = Health()
+    closed = asyncio.Event()
     runner = web.AppRunner(
-        _app(asked, copies, health), access_log=None, handler_cancellation=True, shutdown_timeout=CLOSE_WITHIN_S
+        _app(asked, copies, health, Mischief(fault, closed.set)),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=CLOSE_WITHIN_S,
     )
     await runner.setup()
+    site = web.TCPSite(runner, asked.host, asked.port)
     try:
-        await web.TCPSite(runner, asked.host, asked.port).start()
+        await site.start()
     except OSError as error:
         _die(f"OSError: [Errno {error.errno}] {error.strerror}")
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(copy.run()) for copy in copies]
-        running.append(group.create_task(_start(health, fault)))
+        running += [group.create_task(_start(health, fault)), group.create_task(_close_when(closed, site))]
         await stop.wait()
         health.is_ready = False
         await _finish_answers(asked.configuration.engine, copies)
@@ -134,6 +145,12 @@ async def _start(health: Health, fault: Fault) -> None:
     say("INFO:     Application startup complete.")
 
 
+async def _close_when(closed: asyncio.Event, site: web.TCPSite) -> None:
+    """Refuse new connections from then on."""
+    await closed.wait()
+    await site.stop()
+
+
 async def _finish_answers(engine: str, copies: list[RealTime]) -> None:
     """vLLM ends its answers where they are, and cleanly; SGLang lets them run to their end."""
     if engine == "vllm":
@@ -144,7 +161,7 @@ async def _finish_answers(engine: str, copies: list[RealTime]) -> None:
         await asyncio.sleep(DRAIN_POLL_S)
 
 
-def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Application:
+def _app(asked: Asked, copies: list[RealTime], health: Health, mischief: Mischief) -> web.Application:
     async def is_healthy(request: web.Request) -> web.Response:
         return web.Response()
 
@@ -168,7 +185,7 @@ def _app(asked: Asked, copies: list[RealTime], health: Health) -> web.Applicatio
             return await handler(request)
         return web.Response(status=503)
 
-    app = web.Application(client_max_size=64 * 2**20, middlewares=[when_ready])
+    app = web.Application(client_max_size=64 * 2**20, middlewares=[when_ready, mischief.middleware()])
     app.add_routes(OpenAiApi(asked.served_name, copies).routes())
     app.add_routes([web.get("/health", is_healthy), web.get("/ping", is_healthy)])
     app.add_routes([web.get("/metrics", metrics), web.get("/version", version)])

@@ -12,7 +12,7 @@ from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture, Model
 from tuner.config.workload import Chances
 from tuner.configuration import Configuration
-from tuner.errors import FailureKind, ServerFailed
+from tuner.errors import FailureKind, Fault, ServerFailed
 
 # Assumptions (docs/simulator.md, Start-up): imports, cached compilation and graph capture take the first, reading
 # weights from a local disk goes at the second.
@@ -110,7 +110,7 @@ def settings_of(
     """The simulated server of `configuration`. Raises ServerFailed where the real one would not start, or nothing
     simulates it."""
     if configuration.engine not in MODELLED:
-        raise ServerFailed(FailureKind.EXITED_AT_START, f"there is no simulation of {configuration.engine}")
+        raise ServerFailed(Fault(FailureKind.EXITED_AT_START), f"there is no simulation of {configuration.engine}")
     knobs = {**_defaults(configuration.engine, gpu), **configuration.knobs}
     longest = model.architecture.max_context if max_model_len is None else max_model_len
     read = _sglang if configuration.engine == "sglang" else _vllm
@@ -276,11 +276,11 @@ def _invalid(config: str, name: str, should_be: str) -> ServerFailed:
 
 
 def _bad_flag(evidence: str) -> ServerFailed:
-    return ServerFailed(FailureKind.BAD_FLAG, "a value is out of range", evidence=evidence)
+    return ServerFailed(Fault(FailureKind.BAD_FLAG, evidence), "a value is out of range")
 
 
 def _bad_combination(evidence: str) -> ServerFailed:
-    return ServerFailed(FailureKind.BAD_COMBINATION, "these settings exclude each other", evidence=evidence)
+    return ServerFailed(Fault(FailureKind.BAD_COMBINATION, evidence), "these settings exclude each other")
 
 
 def claim_of(settings: SimSettings) -> Claim:

@@ -4,10 +4,12 @@ import json
 import os
 import shlex
 import sys
+from contextlib import suppress
 
 from tuner import record
 from tuner.cli.planning import Options, plan_from
-from tuner.events import Note
+from tuner.config.plan import Plan
+from tuner.errors import StudyPaused
 from tuner.study import StudyOptions, run_study
 from tuner.summary import VerdictWord
 from tuner.terminal.choose import open_view, print_summary
@@ -21,9 +23,11 @@ def run(options: Options) -> VerdictWord:
     plan = planned.plan
     workers = options.workers or len(os.sched_getaffinity(0))
     with open_view(plan, plain=options.plain) as listener:
-        for note in planned.notes:
-            listener(Note(note))
-        summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds), listener)
+        try:
+            summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds, planned.notes), listener)
+        except StudyPaused:
+            _report_so_far(plan)
+            raise
     outcomes = record.read_outcomes(plan.out)
     from tuner.report import write_report
 
@@ -35,3 +39,12 @@ def run(options: Options) -> VerdictWord:
     else:
         print_summary(final_text(summary, outcomes, plan), sys.stdout)
     return summary.verdict
+
+
+def _report_so_far(plan: Plan) -> None:
+    """The report of a paused study, if there was room for its summary."""
+    from tuner.report import write_report
+
+    if (plan.out / "summary.json").exists():
+        with suppress(OSError):
+            write_report(plan.out, record.read_summary(plan.out), record.read_outcomes(plan.out), plan)

@@ -17,11 +17,15 @@ Simulation = Literal["virtual", "served"]
 
 @dataclass(frozen=True)
 class Box:
-    """The machine a study runs on: `gpus` are device indices; on a CPU box they stand for one slot each."""
+    """The machine a study runs on: `gpus` are device indices; on a CPU box they stand for one slot each.
+
+    `idle_gib`: what was in use on each real GPU when the plan was made; what servers leave behind is told by it.
+    """
 
     gpu: Gpu
     gpus: tuple[int, ...]
     simulation: Simulation | None
+    idle_gib: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

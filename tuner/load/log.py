@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuner.load.answer import Answer, judge
-from tuner.load.wire import Batch, Ended, Sent
+from tuner.load.wire import Batch, Ended, Ending, Sent
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray, IntArray, Requests
 from tuner.target import Window
@@ -35,6 +35,7 @@ class Transcript:
     _sent: dict[int, Sent] = field(default_factory=dict)
     _running: dict[int, Answer] = field(default_factory=dict)
     _results: dict[int, _Result] = field(default_factory=dict)
+    _silent_since_s: float | None = None
 
     def take(self, batch: Batch) -> None:
         """Add what one worker saw since its batch before."""
@@ -47,6 +48,11 @@ class Transcript:
             at += size
         for ended in batch.ended:
             self._results[ended.row] = self._result(ended.row, self._running.pop(ended.row), ended)
+        self._listen_for_silence(batch)
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long there have been requests without any sign of the server: not a byte, not even a refusal."""
+        return now_s - self._silent_since_s if self._silent_since_s is not None else 0.0
 
     def lag_s(self) -> FloatArray:
         """Sent − due of every request so far."""
@@ -77,6 +83,15 @@ class Transcript:
             errors=_distinct([result.error for result in results if result.error]),
             cached_tokens=_said([result.cached_tokens for result in results]),
         )
+
+    def _listen_for_silence(self, batch: Batch) -> None:
+        """A request that has timed out says nothing; silence goes on over the next one."""
+        if batch.sent and self._silent_since_s is None:
+            self._silent_since_s = batch.sent[0].sent_s
+        signs_s = [ended.at_s for ended in batch.ended if ended.how in (Ending.BODY_ENDED, Ending.BROKE)]
+        signs_s += batch.read_s[-1:]
+        if signs_s:
+            self._silent_since_s = max(signs_s) if self._running else None
 
     def _result(self, row: int, answer: Answer, ended: Ended | None) -> _Result:
         status, error = judge(answer, ended, int(self.requests.output_tokens[row]))

@@ -45,13 +45,15 @@ class Supervision:
 
     `check_alive` raises ServerFailed if the server has died. Requests of an open loop sent later than
     `send_lag_limit_s` (p99) after they were due make the probe void; a closed loop has no schedule to be late for.
-    `workers`: processes that measure; None: as many as the load takes.
+    `workers`: processes that measure; None: as many as the load takes. `check_silence` is told for how many seconds
+    there have been requests and no token of any answer, and raises ServerFailed where that is too long.
     """
 
     watch: Watch
     check_alive: Callable[[], None]
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     workers: int | None = None
+    check_silence: Callable[[float], None] = lambda _silent_s: None
 
 
 def replay(
@@ -143,6 +145,7 @@ class _Probe:
             if perf_counter() >= look_s:
                 looked_s = perf_counter()
                 self._supervision.check_alive()
+                self._supervision.check_silence(self._transcript.silent_s(looked_s - start_s))
                 reason = self._supervision.watch(self._transcript.log(looked_s - start_s))
                 if reason is not None:
                     return reason

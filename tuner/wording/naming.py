@@ -22,6 +22,9 @@ FILLER_WORDS = frozenset(
 
 FAILURES: dict[str, str] = {
     FailureKind.OUT_OF_MEMORY: "out of memory",
+    FailureKind.WEIGHTS_OUT_OF_MEMORY: "out of memory: weights",
+    FailureKind.KV_OUT_OF_MEMORY: "out of memory: KV cache",
+    FailureKind.GRAPHS_OUT_OF_MEMORY: "out of memory: graphs",
     FailureKind.BAD_FLAG: "flag refused",
     FailureKind.BAD_COMBINATION: "settings do not combine",
     FailureKind.MODEL_MISSING: "model not found",
@@ -29,6 +32,16 @@ FAILURES: dict[str, str] = {
     FailureKind.START_TIMEOUT: "too slow to start",
     FailureKind.EXITED_AT_START: "exited at start",
     FailureKind.DIED_UNDER_LOAD: "died under load",
+    FailureKind.HUNG_UNDER_LOAD: "hung under load",
+    FailureKind.BAD_ANSWERS: "answers are errors",
+    FailureKind.COMPILE_FAILED: "kernels do not compile",
+    FailureKind.UNSUPPORTED_GPU: "GPU not supported",
+    FailureKind.GPU_LOST: "GPU lost",
+    FailureKind.GPU_IN_USE: "GPU in use",
+    FailureKind.NO_COMPILER: "no compiler",
+    FailureKind.DISK_FULL: "disk full",
+    FailureKind.KILLED: "server killed",
+    FailureKind.NOT_GONE: "server not gone",
     "void": "measurement void",
 }
 

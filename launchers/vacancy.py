@@ -1,0 +1,97 @@
+"""Vacancy: before a server starts, everything that an earlier one held is free again, or somebody is named."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import psutil
+
+from launchers import guardian
+from launchers.driver import GIB, Driver, GpuState, Nvml
+from tuner.errors import FailureKind, Fault, ServerFailed
+
+POLL_S = 0.2
+WITHIN_S = 60.0
+# A driver's own needs vary by about as much.
+SLACK_GIB = 1.0
+
+
+@dataclass(frozen=True)
+class Vacancy:
+    """What has to be free. `idle_gib`: GPU → what was in use on it when the study began; {} without GPUs."""
+
+    idle_gib: Mapping[int, float] = field(default_factory=dict)
+    driver: Driver = field(default_factory=Nvml)
+    within_s: float = WITHIN_S
+
+    def wait(self) -> None:
+        """Return when processes and memory of earlier servers are gone. Raises ServerFailed, naming who is not."""
+        deadline_s = time.monotonic() + self.within_s
+        while fault := self._fault():
+            if fault.kind is FailureKind.GPU_LOST or time.monotonic() >= deadline_s:
+                raise ServerFailed(fault, f"no server was started, {self.within_s:g} s behind the one before")
+            time.sleep(POLL_S)
+
+    def blamed(self, failed: ServerFailed) -> ServerFailed:
+        """The failure of a server, or of its GPU if that is lost: an engine only says that something broke."""
+        lost = [] if failed.kind.is_box_fault else list(self._lost_gpus())
+        if not lost:
+            return failed
+        return ServerFailed(Fault(FailureKind.GPU_LOST, lost[0], failed.fault.evidence), failed.message, failed.log)
+
+    def _fault(self) -> Fault | None:
+        left = remains()
+        if left:
+            return Fault(FailureKind.NOT_GONE, f"of an earlier server there is still {'; '.join(left)}")
+        lost = list(self._lost_gpus())
+        if lost:
+            return Fault(FailureKind.GPU_LOST, lost[0])
+        taken = [text for state in self._gpus() for text in self._taken(state)]
+        return Fault(FailureKind.GPU_IN_USE, "; ".join(taken)) if taken else None
+
+    def _gpus(self) -> list[GpuState]:
+        return [state for state in self.driver.gpus() if state.index in self.idle_gib] if self.idle_gib else []
+
+    def _lost_gpus(self) -> Iterator[str]:
+        found = {state.index: state for state in self._gpus()}
+        for index in self.idle_gib:
+            if index not in found:
+                yield f"GPU {index}: the driver does not know it any more"
+            elif found[index].lost:
+                yield f"GPU {index}: {found[index].lost}"
+
+    def _taken(self, state: GpuState) -> Iterator[str]:
+        if state.occupants:
+            yield f"GPU {state.index} is in use by {', '.join(map(str, state.occupants))}"
+        elif state.used_gib > self.idle_gib[state.index] + SLACK_GIB:
+            yield (
+                f"GPU {state.index}: {state.used_gib:.1f} GiB are in use, {self.idle_gib[state.index]:.1f} GiB were "
+                "when the study began, and the driver names no process"
+            )
+
+
+def remains() -> list[str]:
+    """What of this process's earlier servers has not ended, though it got SIGKILL; [] when all are gone."""
+    found: list[str] = []
+    for child in psutil.Process().children():
+        if _is_guardian(child):
+            found += [text for process in child.children(recursive=True) if (text := _described(process))]
+    return found
+
+
+def _is_guardian(process: psutil.Process) -> bool:
+    try:
+        return guardian.__file__ in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _described(process: psutil.Process) -> str:
+    try:
+        with process.oneshot():
+            return (
+                f"{process.name()} (pid {process.pid}, {process.status()}, "
+                f"{process.memory_info().rss / GIB:.1f} GiB of RAM)"
+            )
+    except psutil.Error:
+        return ""
