@@ -129,11 +129,9 @@ def _version(engine: Engine, executable: Path) -> str:
     """Asked of the package's metadata where there is one: to start the engine for it takes ten seconds."""
     if engine.version:
         return _version_printed([str(executable), *engine.version])
-    first_lines = executable.read_bytes()[:1024].decode(errors="replace")
-    found = PYTHON.search(first_lines)
-    if not found:
+    python = _python_of(executable)
+    if not python:
         return ""
-    python = found.group(1) or found.group(2)
     code = f"import importlib.metadata as m; print(m.version({engine.distribution!r}))"
     try:
         answer = subprocess.run(
@@ -142,6 +140,19 @@ def _version(engine: Engine, executable: Path) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip()
+
+
+def missing_python(executable: Path) -> str:
+    """The interpreter that the first line of `executable` names, if it is not there; "" if all is well."""
+    python = _python_of(executable)
+    return python if python.startswith("/") and not Path(python).exists() else ""
+
+
+def _python_of(executable: Path) -> str:
+    """The Python that runs `executable`, by its first lines; "" if it is no Python script."""
+    first_lines = executable.read_bytes()[:1024].decode(errors="replace")
+    found = PYTHON.search(first_lines)
+    return (found.group(1) or found.group(2)) if found else ""
 
 
 def _version_printed(command: list[str]) -> str:
