@@ -46,7 +46,7 @@ class Engine:
       there; a variable that the user has set himself wins.
     - `measuring_flags` and `measuring_env` are the tuner's own: no telemetry, metrics, a way to reset the cache.
     - `reset_path` is POSTed to forget cached prefixes ("": no way to; probes get prompts of their own instead). An
-      engine that `takes_token_ids` completes prompts of them, else it only takes text.
+      engine that `takes_token_ids` completes prompts of them, else it only takes text. `is_simulated`: by us.
     - `metrics` names what is read at `metrics_path`, `facts` what a server is asked once when it is ready.
     """
 
@@ -65,6 +65,7 @@ class Engine:
     host_flag: str = "--host"
     name_flag: str = "--served-model-name"
     takes_token_ids: bool = True
+    is_simulated: bool = True
     image_entrypoint: str = ""
     cpu_flags: tuple[str, ...] = ()
     cpu_env: Mapping[str, str] = field(default_factory=dict)

@@ -30,9 +30,10 @@ def find_executable(engine: Engine, executables: Mapping[str, str] | None = None
     for build in ("", CPU):
         if made := managed_executable(engine, build):
             return made
+    instead = ", or simulate it with --simulate virtual" if engine.is_simulated else ""
     raise EngineMissing(
         f"{engine.name} is not installed: no '{engine.executable}' on PATH. Install it (`{engine.install}`), or name "
-        f"it by {engine.variable}=.../bin/{engine.executable}, or simulate it with --simulate virtual"
+        f"it by {engine.variable}=.../bin/{engine.executable}{instead}"
     )
 
 

@@ -46,6 +46,7 @@ TGI = Engine(
     host_flag="--hostname",
     name_flag="",
     takes_token_ids=False,
+    is_simulated=False,
     symptoms=Symptoms(PATTERNS),
     metrics=METRICS,
     measuring_flags=("--usage-stats", "off", "--graceful-termination-timeout", "5"),

@@ -42,6 +42,7 @@ TRTLLM = Engine(
     # There is none: every probe gets prompts of its own instead.
     reset_path="",
     name_flag="",
+    is_simulated=False,
     symptoms=Symptoms(PATTERNS),
     metrics=METRICS,
     metrics_path="/prometheus/metrics",
