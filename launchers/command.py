@@ -60,7 +60,7 @@ def knob_flags(knob: Knob, value: KnobValue, model: Model) -> list[str]:
 def unsaid(spec: EngineSpec, configuration: Configuration, gpu: Gpu) -> tuple[str, ...]:
     """The knobs that the command does not name, because the engine does by itself what they say."""
     if not configuration.is_default:
-        return ()
+        return configuration.unsaid
     knobs = configuration.knobs.items()
     own = (name for name, value in knobs if value == _unsaid(spec.knobs[name], gpu))
     return tuple(dict.fromkeys((*configuration.unsaid, *own)))

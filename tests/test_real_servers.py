@@ -31,7 +31,7 @@ from tuner.score import Score, score
 from tuner.target import ClosedLoop, Window
 
 ROOT = Path(__file__).parent.parent
-USERS = 8
+USERS, WINDOWS = 8, 3
 WORKER = {"vllm": "EngineCore", "sglang": "scheduler"}
 
 pytestmark = pytest.mark.real_engine
@@ -39,59 +39,61 @@ pytestmark = pytest.mark.real_engine
 
 @dataclass(frozen=True)
 class Seen:
-    """What eight users see of a server with room for all of them: with long prompts, and waiting for their place."""
+    """What eight users see of a server. Of several windows the best counts: what else the machine does only adds."""
 
-    long_prompts: Score
-    queued_p50_s: float
+    longest_gap_s: float
+    ttft_s: float
+    waiting: float
 
 
 @pytest.fixture(scope="module")
-def seen(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def roomy(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """A server with a large token budget, and a place for everybody. It is gone behind this."""
-    with open_real(engine, tmp_path_factory.mktemp(engine), max_batch_size=USERS, token_budget=2048) as target:
+    return seen(engine, tmp_path_factory.mktemp(engine), max_batch_size=USERS, token_budget=2048)
+
+
+def seen(engine: str, folder: Path, **knobs: int) -> Seen:
+    with open_real(engine, folder, **knobs) as target:
         assert isinstance(target, ServedTarget)
-        return Seen(with_long_prompts(target), queued_p50_s(target))
+        scores = [with_long_prompts(target) for _ in range(WINDOWS)]
+        gaps, firsts = [one.itl_s for one in scores if one.itl_s], [one.ttft_s for one in scores if one.ttft_s]
+        return Seen(min(gap.p99 for gap in gaps), min(first.p50 for first in firsts), waiting(target))
 
 
 def with_long_prompts(target: ServedTarget) -> Score:
     target.reset_cache()
     load = ClosedLoop(USERS)
-    log = target.replay(long_prompts(400), load, Window(4.0, 14.0, 60.0), lambda _log: None)
+    log = target.replay(long_prompts(200), load, Window(3.0, 6.0, 60.0), lambda _log: None)
     assert (log.status[log.counted] == Status.OK).all(), log.errors
     return score(log, load, Limits())
 
 
-def queued_p50_s(target: ServedTarget) -> float:
-    """How long a request waits for a place in the batch, by the engine's own word."""
+def waiting(target: ServedTarget) -> float:
+    """How many requests typically have no place in the batch, by the engine's own word."""
     log = target.replay(some_requests(2000), ClosedLoop(USERS), Window(0.5, 6.0, 60.0), lambda _log: None)
-    assert log.engine is not None and log.engine.queue_p50_s is not None
-    return log.engine.queue_p50_s
+    assert log.engine is not None and log.engine.waiting is not None
+    return log.engine.waiting
 
 
 @real_engines
-def test_the_token_budget_takes_effect(engine, seen, tmp_path):
+def test_the_token_budget_takes_effect(engine, roomy, tmp_path):
     """Small pieces of prompts shorten the longest gaps where a step holds answers too, as vLLM's do. SGLang's do not,
     without mixed chunks: there it changes what users wait for all the same."""
-    with open_real(engine, tmp_path, max_batch_size=USERS, token_budget=128) as target:
-        assert isinstance(target, ServedTarget)
-        small = with_long_prompts(target)
-    large = seen.long_prompts
-    assert large.itl_s and small.itl_s and large.ttft_s and small.ttft_s
-    changes = [small.itl_s.p99 / large.itl_s.p99, small.ttft_s.p50 / large.ttft_s.p50]
-    print(engine, large.itl_s, small.itl_s, large.ttft_s, small.ttft_s)
+    small = seen(engine, tmp_path, max_batch_size=USERS, token_budget=128)
+    changes = [small.longest_gap_s / roomy.longest_gap_s, small.ttft_s / roomy.ttft_s]
     if engine == "vllm":
-        assert changes[0] < 0.7, changes
+        assert changes[0] < 0.7, (roomy, small)
     else:
-        assert any(change >= 2 or change <= 0.5 for change in changes), changes
+        assert any(change >= 2 or change <= 0.5 for change in changes), (roomy, small)
 
 
 @real_engines
-def test_a_small_batch_makes_requests_queue_and_its_server_stops_under_load_without_orphans(engine, seen, tmp_path):
+def test_a_small_batch_makes_requests_queue_and_its_server_stops_under_load_without_orphans(engine, roomy, tmp_path):
     with ExitStack() as streams:
         client = streams.enter_context(httpx.Client(timeout=60, trust_env=False))
         with open_real(engine, tmp_path, max_batch_size=2) as small:
             assert isinstance(small, ServedTarget)
-            queued_s = queued_p50_s(small)
+            queue = waiting(small)
             pids = processes_of(small)
             url = f"{small.endpoint.base_url}/v1/completions"
             body = {"model": small.endpoint.model, "prompt": [100] * 64, "max_tokens": 3000, "ignore_eos": True}
@@ -99,8 +101,7 @@ def test_a_small_batch_makes_requests_queue_and_its_server_stops_under_load_with
                 answer = streams.enter_context(client.stream("POST", url, json={**body, "stream": True}))
                 assert next(answer.iter_lines())
         assert are_gone(pids)
-    print(engine, queued_s, seen.queued_p50_s)
-    assert queued_s > 2 * seen.queued_p50_s
+    assert queue >= USERS / 2 > 1 >= roomy.waiting
 
 
 def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):

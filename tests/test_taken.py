@@ -31,6 +31,15 @@ def test_what_was_named_and_not_done_is_told_but_stays_what_was_asked_for() -> N
     assert found.notes == ("vLLM did not do as it was told: token_budget 2048 (not 8192)",)
 
 
+def test_a_choice_that_says_nothing_is_the_engines_in_every_configuration() -> None:
+    asked = Configuration("vllm", {**KNOBS, "token_budget": 2048})
+    found = taken(asked, kv_cache_dtype="fp8_e4m3", token_budget=2048)
+    assert found.configuration.knobs == {**asked.knobs, "kv_cache_dtype": "fp8_e4m3"}
+    assert found.notes == ()
+    before, after = (launch_command(an_engine(), a_model(), one, a_gpu()) for one in (asked, found.configuration))
+    assert after == before
+
+
 def test_a_knob_that_the_user_fixed_is_no_default_of_the_engine() -> None:
     fixed = Configuration("vllm", {**KNOBS, "token_budget": 512}, is_default=True)
     found = taken(fixed, token_budget=1024)

@@ -10,7 +10,7 @@ from tuner.config.engine import KnobValue
 class Configuration:
     """One engine's knobs, in the order of its YAML file. Knobs whose condition does not hold are absent.
 
-    `is_default` marks the engine's own defaults: its command names only what has to be named, and never the
+    `is_default` marks the engine's own defaults: its command names only what has to be named. No command names the
     `unsaid` ones, whose values only the running engine could tell.
     """
 

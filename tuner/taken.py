@@ -29,15 +29,21 @@ def as_taken(spec: EngineSpec, configuration: Configuration, gpu: Gpu, facts: En
         for name, value in configuration.knobs.items()
         if name in facts.knobs and not _same(value, facts.knobs[name])
     }
-    free = unsaid(spec, configuration, gpu)
+    free = {*unsaid(spec, configuration, gpu), *_without_flags(spec, configuration)}
     chosen = {name: value for name, value in other.items() if name in free}
     refused = {name: value for name, value in other.items() if name not in free}
     notes = []
-    if chosen:
+    if chosen and configuration.is_default:
         notes.append(f"{spec.title} itself says of its defaults here: {_told(chosen, configuration)}; that counts")
     if refused:
         notes.append(f"{spec.title} did not do as it was told: {_told(refused, configuration)}")
     return Taken(replace(configuration, knobs={**configuration.knobs, **chosen}, unsaid=tuple(chosen)), tuple(notes))
+
+
+def _without_flags(spec: EngineSpec, configuration: Configuration) -> list[str]:
+    """The knobs whose value is to say nothing, and have the engine choose."""
+    choices = ((name, value, spec.knobs[name].choices) for name, value in configuration.knobs.items())
+    return [name for name, value, flags in choices if flags is not None and flags[str(value)] == []]
 
 
 def _told(values: Mapping[str, KnobValue], asked: Configuration) -> str:
