@@ -24,7 +24,17 @@ PROGRESS = re.compile(
     r"(?!.*(?:hit an exception|sigquit|kill_process_tree))"
 )
 # What a process says on its way out because another one has died: never the reason.
-ECHO = re.compile(r"Engine core initialization failed|See root cause above|EngineDeadError|resource_tracker")
+ECHO = re.compile(
+    r"Engine core initialization failed|See root cause above|EngineDeadError|died unexpectedly|resource_tracker"
+)
+# What it says when another one has gone without a word, and what one says that goes by any signal but SIGKILL.
+WIDOW = re.compile(r"EngineDeadError|died unexpectedly")
+CRASH = re.compile(r"Fatal Python error|Segfault encountered|terminate called|core dumped")
+VANISHED = (
+    "one of its processes vanished without a word: the kernel's out-of-memory killer (see `dmesg`), or `kill -9`"
+)
+# A line for each request, and what is said when we ask.
+CHATTER = re.compile(r'"(?:GET|POST) /|Resetting prefix cache|Cache flushed')
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,8 @@ def classify(exit_code: int, log_tail: str, symptoms: Symptoms, otherwise: Failu
 
 
 def last_lines(log_tail: str) -> tuple[str, str]:
-    """The last line that says something, and the one before it; '' where there is none."""
-    telling = [line for line in map(_bare, log_tail.splitlines()) if line]
+    """The last line that says something of its own, and the one before it; '' where there is none."""
+    telling = [line for line in map(_bare, log_tail.splitlines()) if line and not CHATTER.search(line)]
     last, before = [*telling[:-3:-1], "", ""][:2]
     return last[:EVIDENCE_CHARACTERS], before[:EVIDENCE_CHARACTERS]
 
@@ -123,6 +133,12 @@ def _by_last_words(exit_code: int, lines: Sequence[str], said: Sequence[str], ot
         evidence = exceptions[-1][:EVIDENCE_CHARACTERS]
         place = max(place for place, line in enumerate(said) if _bare(line).startswith(exceptions[-1]))
         return Fault(otherwise, evidence, _progress(said[:place]))
+    crash = next((line for line in lines if CRASH.search(line)), "")
+    if crash:
+        return Fault(otherwise, crash[:EVIDENCE_CHARACTERS], _progress(said))
+    echo = next((line for line in lines if WIDOW.search(line)), "")
+    if echo:
+        return Fault(FailureKind.KILLED, VANISHED, echo[:EVIDENCE_CHARACTERS])
     if exit_code == -signal.SIGKILL:
         killed = "killed by SIGKILL: the kernel's out-of-memory killer (see `dmesg`), or somebody's `kill -9`"
         return Fault(FailureKind.KILLED, killed, _progress(said))

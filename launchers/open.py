@@ -26,8 +26,8 @@ from tuner.target import Target
 
 # Of the TTFT limit: a send so late cannot turn many good requests into bad ones.
 SEND_LAG_SHARE = 0.1
-# Of a request's time: a server that hangs is found before its requests time out one by one.
-SILENCE_SHARE = 0.9
+# Of a request's time: those that met the silence have timed out, and are known to be bad.
+SILENCE_SHARE = 1.25
 LOG_NAME = "server.log"
 SIMULATED_SERVER = (sys.executable, "-m", "launchers.sim.server")
 
@@ -107,6 +107,7 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         log=folder / LOG_NAME,
         env=env,
         port=plan.port or 0,
+        ready_timeout_s=plan.start_timeout_s,
         silence_limit_s=min(SILENCE_LIMIT_S, SILENCE_SHARE * plan.slo.timeout_s),
         send_lag_limit_s=max(SEND_LAG_LIMIT_S, SEND_LAG_SHARE * (plan.slo.limits.ttft_s or 0)),
     )

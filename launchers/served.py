@@ -46,9 +46,9 @@ class Serving:
     """What to serve and how.
 
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
-    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client makes void whose sends are
-    more than `send_lag_limit_s` late at p99. A server with requests that gives no token for `silence_limit_s`
-    hangs. `vacancy` is what has to be free before it starts; `farewell` removes its container, if it is in one.
+    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client is too slow whose sends are
+    more than `send_lag_limit_s` late at p99. A probe is stopped in which no token comes for `silence_limit_s`.
+    `vacancy` is what has to be free before the server starts, `farewell` removes its container, if it is in one.
     """
 
     engine: Engine
@@ -61,8 +61,9 @@ class Serving:
     cores: tuple[int, ...] = ()
     farewell: tuple[str, ...] = ()
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
-    reset_timeout_s: float = 30.0
+    reset_timeout_s: float = 60.0
     silence_limit_s: float = SILENCE_LIMIT_S
+    ready_timeout_s: float | None = None
     vacancy: Vacancy = field(default_factory=Vacancy)
 
 
@@ -80,7 +81,7 @@ class ServedTarget:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
         limit_s, cores = self.serving.send_lag_limit_s, len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self._look_at_server, limit_s, workers, self.server.check_silence)
+        supervision = Supervision(watch, self._look_at_server, limit_s, workers, self.serving.silence_limit_s)
         try:
             return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
@@ -96,12 +97,23 @@ class ServedTarget:
         if (log.status == Status.FAILED).any():
             self.server.check_dead()
         self.scraper.end()
+        if log.stopped or (log.status == Status.TIMED_OUT).any():
+            self._check_back(log.stopped or "requests timed out")
         scrapes = self.scraper.scrapes(log.began_s or 0.0)
         return replace(log, engine=view_of(scrapes, window.warmup_s, window.end_s), scrapes=scrapes)
 
     def _look_at_server(self) -> None:
         self.server.check_alive()
         self.scraper.pass_by()
+
+    def _check_back(self, stopped: str) -> None:
+        """A server that was given too much becomes idle when nothing more comes; one that hangs does not."""
+        try:
+            self.reset_cache()
+        except ServerFailed as failed:
+            if failed.kind is not FailureKind.HUNG_UNDER_LOAD:
+                raise
+            raise ServerFailed(failed.fault, f"{stopped}; then {failed.message}", failed.log) from failed
 
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
@@ -153,9 +165,8 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             log=serving.log,
             env={**engine.measuring_env, **serving.env},
             symptoms=engine.symptoms,
-            ready_timeout_s=engine.ready_timeout_s,
+            ready_timeout_s=serving.ready_timeout_s or engine.ready_timeout_s,
             stop_grace_s=engine.stop_grace_s,
-            silence_limit_s=serving.silence_limit_s,
             cores=serving.cores,
             farewell=serving.farewell,
         )

@@ -23,6 +23,7 @@ PATTERNS = (
     Pattern(r"[Pp]ort \d+ is (?:already in use|not available)", FailureKind.PORT_IN_USE),
     *MODEL,
     *COMPILING,
+    Pattern(r"SGLang only supports sm\d+", FailureKind.UNSUPPORTED_GPU),
     Pattern(r"[Ww]atchdog timeout \(self\.watchdog_timeout", FailureKind.HUNG_UNDER_LOAD),
     Pattern(r"Capture .*graph failed", FailureKind.BAD_COMBINATION),
     Pattern(r"User-specified context_length .* is greater than the derived", FailureKind.BAD_COMBINATION),

@@ -33,9 +33,8 @@ class Launch:
     """How to start a server.
 
     `env` is added to ours. `ready_timeout_s` counts from the start to the first 200 of `health_url`; `stop_grace_s`
-    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all. A server that has
-    requests and gives none of them a token for `silence_limit_s` hangs. `farewell`
-    is the command that removes the container which `command` asked for, if it did.
+    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all. `farewell` is
+    the command that removes the container which `command` asked for, if it did.
     """
 
     command: tuple[str, ...]
@@ -45,7 +44,6 @@ class Launch:
     symptoms: Symptoms = field(default_factory=Symptoms)
     ready_timeout_s: float = 900.0
     stop_grace_s: float = 10.0
-    silence_limit_s: float = 120.0
     cores: tuple[int, ...] = ()
     farewell: tuple[str, ...] = ()
 
@@ -61,11 +59,9 @@ class Server:
 
     def check_alive(self) -> None:
         """Raise ServerFailed, with the line of its log that says why, if the server has died after it was ready."""
-        exit_code = self.guard.exit_code()
-        if exit_code is not None:
-            known = self.launch.symptoms.under_load()
-            fault = classify(exit_code, self.guard.log_tail(), known, FailureKind.DIED_UNDER_LOAD)
-            what = f"the server died while it was measured ({_spelt(exit_code)})"
+        fault = self.guard.death(self.launch.symptoms.under_load(), FailureKind.DIED_UNDER_LOAD)
+        if fault:
+            what = f"the server died while it was measured ({_spelt(self.guard.exit_code())})"
             raise ServerFailed(fault, what, self.launch.log)
 
     def check_dead(self) -> None:
@@ -73,11 +69,6 @@ class Server:
         if self.guard.exit_code() is None:
             self.guard.wait(DEATH_SHOWS_S)
         self.check_alive()
-
-    def check_silence(self, silent_s: float) -> None:
-        """Raise ServerFailed if `silent_s` seconds, with requests and without a sign of the server, are too long."""
-        if silent_s > self.launch.silence_limit_s:
-            raise self.hung(f"no token came for {silent_s:.0f} s though there were requests")
 
     def hung(self, what: str) -> ServerFailed:
         """The failure of a server that lives and does nothing, with the last that it said."""
@@ -158,7 +149,19 @@ class Guard:
         with self._log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, size - LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace")
+            return log.read(LOG_TAIL_BYTES).decode(errors="replace")
+
+    def death(self, symptoms: Symptoms, otherwise: FailureKind) -> Fault | None:
+        """Why the server has ended; None while it lives. An engine that cannot log any more dies of that."""
+        exit_code = self.exit_code()
+        if exit_code is None:
+            return None
+        try:
+            with self._log.open("ab") as log:
+                log.write(b"\n")
+        except OSError as error:
+            return Fault(FailureKind.DISK_FULL, f"{self._log}: cannot be written: {error.strerror}")
+        return classify(exit_code, self.log_tail(), symptoms, otherwise)
 
     def wait(self, timeout_s: float) -> None:
         """Sleep, but wake as soon as there is news."""
@@ -210,11 +213,10 @@ def _await_ready(server: Server) -> None:
 
 
 def _check_starting(server: Server) -> None:
-    exit_code = server.guard.exit_code()
-    if exit_code is not None:
-        launch = server.launch
-        fault = classify(exit_code, server.guard.log_tail(), launch.symptoms, FailureKind.EXITED_AT_START)
-        raise ServerFailed(fault, f"the server did not start ({_spelt(exit_code)})", launch.log)
+    fault = server.guard.death(server.launch.symptoms, FailureKind.EXITED_AT_START)
+    if fault:
+        what = f"the server did not start ({_spelt(server.guard.exit_code())})"
+        raise ServerFailed(fault, what, server.launch.log)
 
 
 def _is_listening(server: Server) -> bool:
@@ -234,5 +236,6 @@ def _is_listening(server: Server) -> bool:
     return False
 
 
-def _spelt(exit_code: int) -> str:
+def _spelt(exit_code: int | None) -> str:
+    assert exit_code is not None, "only what has ended is spelt"
     return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"

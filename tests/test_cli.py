@@ -105,6 +105,16 @@ def test_a_mistake_gets_one_message_and_exit_2(
         assert message in " ".join(shown.err.split())
 
 
+def test_a_study_that_is_refused_is_told_by_its_one_message_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "study").mkdir()
+    (folder / "study" / "plan.yaml").write_text("study: another\n")
+    assert tune([*CHAT, "--plain", "--out", "study"], monkeypatch) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("tune: study: there is a study here already")
+
+
 def test_a_busy_port_is_told_before_a_server_is_started(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

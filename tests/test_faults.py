@@ -156,6 +156,115 @@ def test_the_log_of_a_failed_start_says_what_to_blame(engine, log, kind, evidenc
     assert fault.evidence.startswith(evidence)
 
 
+Kind = FailureKind
+TORCH = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 786.00 MiB. GPU 0 is full"
+
+
+@pytest.mark.parametrize(
+    ("engine", "stage", "kind", "before"),
+    [
+        pytest.param(
+            "vllm", "(EngineCore pid=7) INFO 11-21 01:00:00 [gpu_model_runner.py:5040] Starting to load model /m...",
+            Kind.WEIGHTS_OUT_OF_MEMORY, "Starting to load model /m...", id="loading",
+        ),
+        pytest.param(
+            "vllm", "(EngineCore pid=7) INFO 11-21 01:00:00 [x.py:1] Model loading took 14.25 GiB and 2 seconds",
+            Kind.OUT_OF_MEMORY, "Model loading took 14.25 GiB and 2 seconds", id="profiling",
+        ),
+        pytest.param(
+            "vllm", "(EngineCore pid=7) INFO 11-21 01:00:00 [gpu_worker.py:456] Available KV cache memory: 17.36 GiB",
+            Kind.KV_OUT_OF_MEMORY, "Available KV cache memory: 17.36 GiB", id="KV cache",
+        ),
+        pytest.param(
+            "vllm", "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  12%|█▏        | 8/67 [00:01<00:08]",
+            Kind.GRAPHS_OUT_OF_MEMORY, "", id="graphs, by the bar of their progress",
+        ),
+        pytest.param(
+            "sglang", "[2025-09-22 10:25:22 TP0] Load weight begin. avail mem=78.58 GB",
+            Kind.WEIGHTS_OUT_OF_MEMORY, "Load weight begin. avail mem=78.58 GB", id="SGLang, loading",
+        ),
+        pytest.param(
+            "sglang", "[2025-09-22 10:25:22 TP0] Load weight end. type=Qwen2ForCausalLM, avail mem=1.53 GB",
+            Kind.KV_OUT_OF_MEMORY, "Load weight end. type=Qwen2ForCausalLM, avail mem=1.53 GB", id="SGLang, KV",
+        ),
+        pytest.param(
+            "sglang", "[2025-09-22 10:25:22 TP0] Capture decode CUDA graph begin. backend=full, avail mem=8.73 GB",
+            Kind.GRAPHS_OUT_OF_MEMORY, "Capture decode CUDA graph begin. backend=full, avail mem=8.73 GB",
+            id="SGLang, graphs",
+        ),
+    ],
+)  # fmt: skip
+def test_memory_that_runs_out_is_named_by_the_part_of_the_start_it_ran_out_in(engine, stage, kind, before):
+    traceback = "(EngineCore pid=7) ERROR 11-21 01:00:09 [core.py:1] Traceback (most recent call last):"
+    fault = classify(1, f"{stage}\n{traceback}\n{TORCH}\n", ENGINES[engine].symptoms, Kind.EXITED_AT_START)
+    assert fault == Fault(kind, TORCH, before)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("RuntimeError: CUDA error: uncorrectable ECC error encountered", Kind.GPU_LOST),
+        ("torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable", Kind.GPU_IN_USE),
+        ("RuntimeError: No CUDA GPUs are available", Kind.GPU_LOST),
+        ("OSError: [Errno 28] No space left on device: '/root/.cache/vllm/torch_compile_cache'", Kind.DISK_FULL),
+        (
+            "(Worker pid=9) ERROR 11-21 01:00:00 [x.py:316] Worker proc VllmWorker-1 died unexpectedly "
+            "(exit code: -9), shutting down executor.", Kind.KILLED,
+        ),
+        (
+            "RuntimeError: Rank 0 scheduler died during initialization (exit code: -9). If exit code is -9 "
+            "(SIGKILL), a common cause is the OS OOM killer.", Kind.KILLED,
+        ),
+        ("RuntimeError: CUDA error: no kernel image is available for execution on the device", Kind.UNSUPPORTED_GPU),
+        ("RuntimeError: The NVIDIA driver on your system is too old (found version 12020).", Kind.UNSUPPORTED_GPU),
+        ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", Kind.NO_COMPILER),
+        ("/tmp/tmpn8c04nql/main.c:4:10: fatal error: Python.h: No such file or directory", Kind.NO_COMPILER),
+        (
+            "torch._inductor.exc.InductorError: CalledProcessError: Command '['/usr/bin/gcc', 'main.c']' returned "
+            "non-zero exit status 1.", Kind.COMPILE_FAILED,
+        ),
+        ("triton.runtime.errors.OutOfResources: out of resource: shared memory", Kind.COMPILE_FAILED),
+        ("Exception: Capture cuda graph failed: Ninja build failed. Ninja output:", Kind.COMPILE_FAILED),
+    ],
+)  # fmt: skip
+def test_what_every_engine_stands_on_fails_by_the_same_words(engine, line, kind):
+    assert classify(1, f"{line}\n", ENGINES[engine].symptoms, Kind.EXITED_AT_START).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("engine", "line", "kind"),
+    [
+        ("vllm", "RuntimeError: Failed to load model - not enough GPU memory. Try lowering --gpu-memory-utilization",
+         Kind.WEIGHTS_OUT_OF_MEMORY),
+        ("vllm", "RuntimeError: Failed to infer device type, please set VLLM_LOGGING_LEVEL", Kind.UNSUPPORTED_GPU),
+        ("vllm", "TimeoutError: Timed out waiting for engine core processes to start.", Kind.START_TIMEOUT),
+        ("sglang", "RuntimeError: SGLang only supports sm75 and above.", Kind.UNSUPPORTED_GPU),
+        ("sglang", "Exception: Capture cuda graph failed: batch size 3 is too odd", Kind.BAD_COMBINATION),
+    ],
+)  # fmt: skip
+def test_an_engines_own_words_at_its_start(engine, line, kind):
+    assert classify(1, f"{line}\n", ENGINES[engine].symptoms, Kind.EXITED_AT_START).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("engine", "line", "kind"),
+    [
+        ("vllm", "TimeoutError: RPC call to sample_tokens timed out.", Kind.HUNG_UNDER_LOAD),
+        ("sglang", "[2026-08-03 01:00:00 TP0] Watchdog timeout (self.watchdog_timeout=300)",
+         Kind.HUNG_UNDER_LOAD),
+        ("sglang", "RuntimeError: Decode out of memory. Try to lower your batch size.", Kind.KV_OUT_OF_MEMORY),
+        ("sglang", "[2026-11-21 01:00:00] Subprocess scheduler (pid=12) crashed with exit code -9.",
+         Kind.KILLED),
+        # A flag was good once the server had started, whatever a request is told.
+        ("vllm", "ValueError: top_k is not supported", Kind.DIED_UNDER_LOAD),
+    ],
+)  # fmt: skip
+def test_an_engines_words_under_load(engine, line, kind):
+    symptoms = ENGINES[engine].symptoms.under_load()
+    assert classify(1, f"{line}\n", symptoms, Kind.DIED_UNDER_LOAD).kind is kind
+
+
 @pytest.mark.parametrize(
     ("exit_code", "log", "evidence"),
     [
@@ -181,6 +290,28 @@ def test_a_server_that_says_nothing_and_dies_by_sigkill_was_killed_by_somebody()
     assert fault.before == "serving"
 
 
+DEAD_ENGINE = """\
+(APIServer pid=1) ERROR 11-21 12:02:22 [x.py:906] vllm.v1.engine.exceptions.EngineDeadError: EngineCore is gone
+INFO:     Shutting down
+nanobind: leaked 4 instances!
+See https://nanobind.readthedocs.io/en/latest/refleaks.html
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "evidence"),
+    [
+        pytest.param("", Kind.KILLED, "one of its processes vanished without a word", id="SIGKILL"),
+        pytest.param("!!! Segfault encountered !!!\n", Kind.DIED_UNDER_LOAD, "!!! Segfault", id="SIGSEGV"),
+        pytest.param("KeyError: 'x'\n", Kind.DIED_UNDER_LOAD, "KeyError: 'x'", id="an exception"),
+    ],
+)
+def test_an_engine_whose_core_is_gone_is_told_by_the_last_words_of_the_core(words, kind, evidence):
+    symptoms = ENGINES["vllm"].symptoms.under_load()
+    fault = classify(0, words + DEAD_ENGINE, symptoms, FailureKind.DIED_UNDER_LOAD)
+    assert fault.kind is kind and fault.evidence.startswith(evidence)
+
+
 @pytest.mark.parametrize(
     "remark",
     [
@@ -203,5 +334,6 @@ def test_patterns_count_in_their_order_and_evidence_is_short():
 
 def test_the_last_lines_are_those_that_say_something():
     log = "(EngineCore pid=9) INFO 11-21 01:02:03 [core.py:12] loading weights\n \n[2026-11-21 01:02:03] on it\n\n"
+    log += 'INFO:     127.0.0.1:39952 - "GET /health HTTP/1.1" 200 OK\\n'
     assert last_lines(log) == ("on it", "loading weights")
     assert last_lines("") == ("", "")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from launchers.driver import Occupant
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.gpus import Device, chosen_gpus, gpu_of, real_box, simulated_box, visible
 
@@ -56,3 +57,22 @@ def test_an_unknown_gpu_is_named() -> None:
 def test_a_simulated_box_has_eight_h100s_unless_asked_otherwise() -> None:
     assert simulated_box("virtual", None, None).title == "8 × H100"
     assert simulated_box("virtual", "h200", "2").title == "2 × H200"
+
+
+BUSY = Device(0, "NVIDIA H100 80GB HBM3", 79.6, 20.5, (Occupant(4242, "python", 20.1),))
+
+
+def test_a_gpu_that_somebody_computes_on_is_refused_with_his_process() -> None:
+    box = [BUSY, *BOX[1:3]]
+    message = r"GPU 0 is in use by python \(pid 4242, 20.1 GiB\); .* --gpus 2, or .*--simulate virtual"
+    for gpus in (None, "3", "0,1"):
+        with pytest.raises(BoxUnusable, match=message):
+            real_box(box, gpus)
+    with pytest.raises(BoxUnusable, match="wait for the end of that, or simulate"):
+        real_box([BUSY], None)
+
+
+def test_of_a_number_of_gpus_those_are_taken_that_nobody_uses() -> None:
+    box = real_box([BUSY, *BOX[1:3]], "2")
+    assert (box.gpus, box.idle_gib) == ((1, 2), {1: 0.0, 2: 0.0})
+    assert real_box([BUSY, *BOX[1:3]], "1,2").gpus == (1, 2)

@@ -337,6 +337,20 @@ def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
     assert workers_left() == []
 
 
+def test_no_descriptor_is_left_open_behind_a_probe_that_fails(server):
+    def open_descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def check_alive() -> None:
+        raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), "server exited")
+
+    before = open_descriptors()
+    with pytest.raises(ServerFailed) as failed:
+        run(server, requests_for(*[PLAIN] * 1000), ClosedLoop(1), check_alive=check_alive)
+    # What has failed is still there, with all that its traceback holds on to.
+    assert failed.value and open_descriptors() == before
+
+
 def test_a_worker_that_is_killed_makes_the_measurement_void(server):
     def kill(log: RequestLog) -> None:
         for pid in workers_left():

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import socket
 import stat
 import sys
@@ -13,18 +14,20 @@ import psutil
 import pytest
 
 from launchers.engines import ENGINES
-from launchers.open import open_target
+from launchers.open import SIMULATED_SERVER, open_target
 from launchers.ports import reserved_port
 from launchers.served import Serving, open_served
+from launchers.sim.faults import VARIABLE
 from launchers.sim.settings import MODELLED
 from tests.builders import a_gpu, a_plan
+from tests.fakes import openai_server as fake
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Plan
 from tuner.config.slo import Limits
 from tuner.configuration import Configuration
-from tuner.errors import EngineMissing, MeasurementVoid, ServerFailed
+from tuner.errors import EngineMissing, FailureKind, MeasurementVoid, ServerFailed
 from tuner.load.replay import more_workers
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests, Segment
@@ -34,6 +37,7 @@ from tuner.target import ClosedLoop, Window
 FAKE_ENGINE = Path(__file__).parent / "fakes" / "fake_engine.py"
 DEFAULT = Configuration("vllm", {"max_batch_size": 1024}, is_default=True)
 PLAINLY_ANSWERED_TOKENS = 10
+SILENTLY_ANSWERED_TOKENS = fake.prompt_tokens(fake.silence)
 
 
 @pytest.fixture
@@ -97,6 +101,18 @@ def test_a_box_without_gpus_gets_a_cpus_environment_but_what_the_user_has_set_st
     assert started["env"]["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert started["env"]["OMP_NUM_THREADS"] == "7"
     assert "CUDA_VISIBLE_DEVICES" not in started["env"]
+
+
+def test_what_an_engine_has_compiled_or_downloaded_is_there_for_the_next_trial(vllm, tmp_path, monkeypatch):
+    caches = {"HOME": "/home/somebody", "XDG_CACHE_HOME": "/cache", "TMPDIR": str(tmp_path), "HF_HOME": "/models"}
+    caches |= {"VLLM_CACHE_ROOT": "/cache/vllm", "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor"}
+    for name, folder in caches.items():
+        monkeypatch.setenv(name, folder)
+    for trial in ("first", "second"):
+        with open_target(a_real_plan(), DEFAULT, (0,), tmp_path / trial):
+            pass
+        started = json.loads(vllm.read_text())["env"]
+        assert {name: started[name] for name in caches} == caches
 
 
 def test_a_target_replays_requests_and_its_clock_goes_on(vllm, tmp_path):
@@ -245,3 +261,25 @@ def test_the_port_the_user_wants_is_used(vllm, tmp_path):
         pass
     with open_target(a_real_plan(port=port), DEFAULT, (0,), tmp_path) as target:
         assert target.endpoint.base_url == f"http://127.0.0.1:{port}"
+
+
+def test_a_server_that_hangs_is_told_from_one_that_has_too_much_to_do(tmp_path):
+    command = (*SIMULATED_SERVER, "vllm", "serve", "Qwen/Qwen2.5-7B-Instruct", "--sim-model", "qwen-7b")
+    serving = Serving(
+        ENGINES["vllm"], command, "qwen-7b", 1000, tmp_path / "server.log", {VARIABLE: "hang-at-step:3"},
+        reset_timeout_s=0.5, silence_limit_s=0.5,
+    )  # fmt: skip
+    with open_served(serving) as target, pytest.raises(ServerFailed) as failed:
+        target.replay(some_requests(5), ClosedLoop(1), Window(0.0, 60.0, 60.0), lambda _log: None)
+    assert failed.value.kind is FailureKind.HUNG_UNDER_LOAD
+    said = failed.value.message
+    assert re.match(r"no token came for \d+ s though there were requests; then the server did not become idle", said)
+    assert said.endswith("asked for its health, it answers")
+
+
+def test_a_server_that_becomes_idle_again_only_had_too_much_to_do(vllm, tmp_path):
+    with open_target(a_real_plan(), DEFAULT, (0,), tmp_path) as target:
+        silent = tuple((Segment(i, SILENTLY_ANSWERED_TOKENS),) for i in range(5))
+        slow = replace(some_requests(5), prompt_tokens=np.full(5, SILENTLY_ANSWERED_TOKENS), segments=silent)
+        log = target.replay(slow, ClosedLoop(1), Window(0.0, 0.5, 0.5), lambda _log: None)
+    assert (log.status == Status.TIMED_OUT).any()

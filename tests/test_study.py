@@ -21,8 +21,8 @@ from tests.processes import until
 from tuner import record
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
-from tuner.errors import BoxUnusable, ConfigError
-from tuner.events import ConfirmProgress, Event, StudyEnded, StudyStarted, TrialEnded, TrialStarted
+from tuner.errors import BoxUnusable, ConfigError, StudyPaused
+from tuner.events import ConfirmProgress, Event, StageEntered, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.goodput import level_of
 from tuner.record import summary_as_data
 from tuner.study import StudyOptions, run_study
@@ -179,6 +179,34 @@ def test_a_tuner_killed_while_it_asks_for_a_batch_resumes_to_the_same_end(finish
     killed_while_asking(plan, 4)
     assert conclusions(a_run(plan, resume=True)) == conclusions(unbroken)
     assert [outcome.trial for outcome in record.read_outcomes(plan.out)] == list(range(10))
+
+
+def test_what_a_session_took_is_counted_even_where_ctrl_c_cut_a_server_off(tmp_path: Path) -> None:
+    def stop_in_the_third_trial(event: Event) -> None:
+        if isinstance(event, StageEntered) and event.trial == 2 and event.stage == "probing":
+            raise KeyboardInterrupt
+
+    plan = a_plan(tmp_path, trials=4)
+    stopped = a_run(plan, listener=stop_in_the_third_trial)
+    finished_gpu_s = sum(one.cost.total_s * one.configuration.gpus for one in record.read_outcomes(plan.out))
+    assert stopped.cost.gpu_s > finished_gpu_s
+    assert stopped.cost.gpu_s == pytest.approx(stopped.cost.startup_gpu_s + stopped.cost.measuring_gpu_s)
+    resumed = a_run(plan, resume=True)
+    first, second = record.read_sessions(plan.out)
+    assert first.cut_startup_gpu_s > 0 and second.cut_startup_gpu_s == 0
+    assert resumed.cost.wall_s == first.wall_s + second.wall_s
+
+
+def test_a_study_that_finds_no_room_pauses_and_resumes_to_the_same_end(finished: Any, tmp_path: Path) -> None:
+    full = tmp_path / "study" / "trials" / "0003" / ".outcome.json.partial"
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    with pytest.raises(StudyPaused, match=r"cannot be written: No space left.*\n.*--resume --out"):
+        a_run(a_plan(tmp_path))
+    before = record.read_outcomes(tmp_path / "study")
+    full.unlink()
+    assert conclusions(a_run(a_plan(tmp_path), resume=True)) == conclusions(finished[1])
+    assert record.read_outcomes(tmp_path / "study")[: len(before)] == before
 
 
 def test_a_folder_with_a_study_is_not_overwritten(finished: Any) -> None:

@@ -65,7 +65,9 @@ def test_nothing_is_escaped_overwritten_or_none():
 def test_an_ended_trial_says_its_value_its_failure_and_the_best_so_far():
     text = written(*EVENTS)
     assert "n=1 id=t0 goodput_rps_per_gpu=6.95 in_slo=0.9930" in text
-    assert "n=2 id=t1 reason=out-of-memory log=server.log best=t0 best_goodput=6.95" in text
+    assert (
+        "n=2 id=t1 reason=out-of-memory said=torch.OutOfMemoryError log=server.log best=t0 best_goodput=6.95" in text
+    )
 
 
 def test_values_with_blanks_are_quoted_and_keep_one_line():

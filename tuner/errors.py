@@ -85,7 +85,6 @@ BOX_FAULTS = frozenset(
     {
         FailureKind.MODEL_MISSING,
         FailureKind.PORT_IN_USE,
-        FailureKind.UNSUPPORTED_GPU,
         FailureKind.GPU_LOST,
         FailureKind.GPU_IN_USE,
         FailureKind.NO_COMPILER,

@@ -56,19 +56,23 @@ def cpu_box() -> Box:
 
 
 def real_box(found: list[Device], gpus: str | None) -> Box:
-    """The GPUs of this machine that the study may use. Raises ConfigError, BoxUnusable."""
+    """The GPUs of this machine that the study may use; of a number of them, those that nobody uses.
+
+    Raises ConfigError, and BoxUnusable where somebody uses them: his work would be measured too, and disturbed.
+    """
     by_number = {device.index: device for device in found}
     wanted = gpus or str(len(found))
     asked = chosen_gpus(wanted)
-    chosen = tuple(by_number)[: len(asked)] if wanted.isdigit() else asked
+    free = [device.index for device in found if not device.occupants]
+    chosen = tuple([*free, *by_number.keys() - set(free)])[: len(asked)] if wanted.isdigit() else asked
     if len(chosen) < len(asked) or not set(chosen) <= set(by_number):
         raise ConfigError(f"--gpus {wanted}: this process has {', '.join(map(str, by_number))}")
     kinds = {by_number[index].title for index in chosen}
     if len(kinds) > 1:
         raise BoxUnusable(f"--gpus: a study needs GPUs of one kind, these are {', '.join(sorted(kinds))}; name which")
     gpu = gpu_of(by_number[chosen[0]])
-    _refuse_occupied([by_number[index] for index in chosen], found)
-    return Box(gpu, chosen, None, {index: by_number[index].used_gib for index in chosen})
+    _refuse_occupied([by_number[index] for index in chosen], len(free))
+    return Box(gpu, tuple(sorted(chosen)), None, {index: by_number[index].used_gib for index in sorted(chosen)})
 
 
 def gpu_of(device: Device) -> Gpu:
@@ -99,17 +103,12 @@ def _listed(text: str) -> list[int]:
     return found
 
 
-def _refuse_occupied(chosen: Sequence[Device], found: Sequence[Device]) -> None:
-    """Raise BoxUnusable where somebody computes on one of them: his work would be measured too, and disturbed."""
+def _refuse_occupied(chosen: Sequence[Device], free: int) -> None:
     taken = [device for device in chosen if device.occupants]
-    if not taken:
-        return
-    by_whom = "; ".join(
-        f"GPU {device.index} is in use by {', '.join(map(str, device.occupants))}" for device in taken
-    )
-    free = ",".join(str(device.index) for device in found if not device.occupants)
-    instead = f", or take those that are free: --gpus {free}," if free else ""
-    raise BoxUnusable(f"{by_whom}; wait for the end of that{instead} or --simulate virtual")
+    if taken:
+        by_whom = "; ".join(f"GPU {one.index} is in use by {', '.join(map(str, one.occupants))}" for one in taken)
+        instead = f", or leave it with --gpus {free}" if free else ""
+        raise BoxUnusable(f"{by_whom}; wait for the end of that{instead}, or simulate with --simulate virtual")
 
 
 def _device(state: GpuState) -> Device:

@@ -151,7 +151,9 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     """What the server of this trial is worth, by the way its workload offers load."""
     attainment = order.plan.slo.attainment
     if order.plan.workload.arrivals.kind == "at_once":
-        return at_one_load(prober.all_at_once(OFFLINE_REQUESTS), attainment)
+        offline = prober.all_at_once(OFFLINE_REQUESTS)
+        _check_answers(order, prober)
+        return at_one_load(offline, attainment)
     if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
@@ -159,13 +161,6 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
         if idle.attainment < min(attainment, LEAST_ATTAINMENT):
             listener(Note(_hopeless_when_idle(order, idle)))
             return Answer("misses-slo", 0.0, idle, None, (idle,))
-    match load := given_load(order.plan.workload):
-        case ClosedLoop():
-            listener(StageEntered(order.trial, "probing", load))
-            return best_step(prober.ramp(load), attainment)
-        case OpenLoop():
-            listener(StageEntered(order.trial, "probing", load))
-            return at_one_load(prober.measure(load, order.plan.slo.deciding_requests), attainment)
 
     def probe(load: Load, counted: int) -> Score:
         listener(StageEntered(order.trial, "probing", load))
@@ -173,6 +168,14 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
         _check_answers(order, prober)
         return found
 
+    match load := given_load(order.plan.workload):
+        case ClosedLoop():
+            listener(StageEntered(order.trial, "probing", load))
+            steps = prober.ramp(load)
+            _check_answers(order, prober)
+            return best_step(steps, attainment)
+        case OpenLoop():
+            return at_one_load(probe(load, order.plan.slo.deciding_requests), attainment)
     return find_goodput(_question(order, prober.idle_e2e_s), probe)
 
 

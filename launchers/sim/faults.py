@@ -36,7 +36,7 @@ KINDS = {
 }
 """Each fault, and what its number means. Memory runs out for the weights, the KV cache or the graphs. After half of
 every answer, `truncate` ends it cleanly, as a server does that is told to stop, and `cut` closes its connection.
-Answers are `garbage`, from some request on `errors`, or from then on connections are refused. A server that drips
+Answers are `garbage`, from some request on `errors`, or connections are closed and refused. A server that drips
 never comes to the end of saying that it is healthy."""
 # What an engine says when it begins the part of its start in which memory runs out.
 STAGES = {

@@ -15,7 +15,7 @@ GARBAGE = b"data: {\xff\xfe this is no JSON\n\ndata: <html>\n\n"
 
 @dataclass
 class Mischief:
-    """Sees every request first. `close` is called once, where the server is to refuse connections from then on."""
+    """Sees every request first. `close` is called where the server is to refuse connections from then on."""
 
     fault: Fault
     close: Callable[[], None]
@@ -41,6 +41,8 @@ class Mischief:
             return web.Response(body=GARBAGE, headers={"content-type": "text/event-stream; charset=utf-8"})
         if self.fault.is_due("refuse", self.requests):
             self.close()
+            assert request.transport
+            request.transport.abort()
         if self.fault.is_due("errors", self.requests):
             error = {"message": "EngineCore encountered an issue", "type": "InternalServerError", "code": 500}
             return web.json_response({"error": error}, status=500)

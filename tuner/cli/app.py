@@ -131,6 +131,7 @@ Examples:
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="The port servers listen on at 127.0.0.1.  [default: any free one]"
 )
+@click.option("--start-timeout", help="How long a server may take to start: 40m, 90s.  [default: 20m]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -58,6 +58,7 @@ class Options:
     seeds: int = 5
     workers: int | None = None
     port: int | None = None
+    start_timeout: str | None = None
     out: Path | None = None
     storage: str | None = None
     resume: bool = False
@@ -115,6 +116,7 @@ def plan_from(options: Options) -> Planned:
         executables=places.executables,
         images=places.images,
         port=options.port,
+        start_timeout_s=duration_s(options.start_timeout, "--start-timeout") if options.start_timeout else None,
         typed=options.typed,
         versions=engines.versions,
     )
@@ -153,15 +155,15 @@ def _calibrations(plan: Plan, *, resume: bool) -> dict[str, Calibration]:
     }
 
 
-def duration_s(text: str) -> float:
+def duration_s(text: str, option: str = "--budget") -> float:
     """Seconds in `2h`, `90m`, `1h30m`, `45s`. Raises ConfigError."""
     match = DURATION.fullmatch(text.strip())
     if not text.strip() or not match:
-        raise ConfigError(f"--budget {text}: no duration; write 2h, 90m, 1h30m or 45s")
+        raise ConfigError(f"{option} {text}: no duration; write 2h, 90m, 1h30m or 45s")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     total_s = hours * 3600 + minutes * 60 + seconds
     if total_s <= 0:
-        raise ConfigError(f"--budget {text}: no time at all; leave it out, or write 2h, 90m, 1h30m or 45s")
+        raise ConfigError(f"{option} {text}: no time at all; leave it out, or write 2h, 90m, 1h30m or 45s")
     return total_s
 
 

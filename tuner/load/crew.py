@@ -25,10 +25,12 @@ class WorkerCrashed(RuntimeError):
 class Crew:
     """The running workers. All times are `perf_counter`'s: one clock for all processes of a Linux machine."""
 
-    def __init__(self, workers: "list[subprocess.Popen[bytes]]", stderr: Path) -> None:
+    def __init__(
+        self, workers: "list[subprocess.Popen[bytes]]", stderr: Path, selector: selectors.BaseSelector
+    ) -> None:
         self._workers = workers
         self._stderr = stderr
-        self._selector = selectors.DefaultSelector()
+        self._selector = selector
         self._ready = 0
         self._followed: set[int] = set()
         self._over: set[int] = set()
@@ -98,7 +100,8 @@ def start_crew(job_path: Path, workers: int) -> Iterator[Crew]:
     """Workers for the job in this file, in process groups of their own, for the length of a block."""
     stderr = job_path.with_suffix(".stderr")
     with ExitStack() as stack:
-        yield Crew([stack.enter_context(_running(job_path, number, stderr)) for number in range(workers)], stderr)
+        running = [stack.enter_context(_running(job_path, number, stderr)) for number in range(workers)]
+        yield Crew(running, stderr, stack.enter_context(selectors.DefaultSelector()))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Replay: requests and a load in, a RequestLog out. Worker processes measure, this one supervises."""
 
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -45,15 +46,15 @@ class Supervision:
 
     `check_alive` raises ServerFailed if the server has died. Requests of an open loop sent later than
     `send_lag_limit_s` (p99) after they were due make the probe void; a closed loop has no schedule to be late for.
-    `workers`: processes that measure; None: as many as the load takes. `check_silence` is told for how many seconds
-    there have been requests and no token of any answer, and raises ServerFailed where that is too long.
+    `workers`: processes that measure; None: as many as the load takes. A probe is stopped when there have
+    been requests for `silence_limit_s` seconds and no byte of any answer.
     """
 
     watch: Watch
     check_alive: Callable[[], None]
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     workers: int | None = None
-    check_silence: Callable[[float], None] = lambda _silent_s: None
+    silence_limit_s: float = math.inf
 
 
 def replay(
@@ -145,13 +146,18 @@ class _Probe:
             if perf_counter() >= look_s:
                 looked_s = perf_counter()
                 self._supervision.check_alive()
-                self._supervision.check_silence(self._transcript.silent_s(looked_s - start_s))
-                reason = self._supervision.watch(self._transcript.log(looked_s - start_s))
+                reason = self._silence(looked_s - start_s)
+                reason = reason or self._supervision.watch(self._transcript.log(looked_s - start_s))
                 if reason is not None:
                     return reason
                 # Much has piled up behind a long look: at least as long goes to hearing it.
                 look_s = perf_counter() + max(LOOK_PERIOD_S, perf_counter() - looked_s)
         return None
+
+    def _silence(self, now_s: float) -> str | None:
+        silent_s = self._transcript.silent_s(now_s)
+        is_long = silent_s > self._supervision.silence_limit_s
+        return f"no token came for {silent_s:.0f} s though there were requests" if is_long else None
 
     def _finish(self) -> None:
         self._crew.stop()

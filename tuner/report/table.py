@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One trial. `state` is the word the filters go by, `detail` the line of the log that explains a failure."""
+    """One trial. `state` is the word the filters go by, `detail` what explains a failure, by its log."""
 
     trial: int
     name: str
@@ -124,7 +124,8 @@ def _state(outcome: Outcome) -> tuple[str, str]:
 def _detail(outcome: Outcome) -> str:
     if outcome.failure is None:
         return ""
-    return " · ".join(part for part in (outcome.failure.message, outcome.failure.evidence) if part)
+    failure = outcome.failure
+    return " · ".join(part for part in (failure.message, failure.before, failure.evidence, failure.log) if part)
 
 
 def _number(value: float | None) -> Cell:

@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner.config.plan import Plan
 from tuner.events import Event, Listener, Note, StudyStarted, TrialEnded
 from tuner.terminal.progress import advanced, beginning
-from tuner.terminal.screen import Moment, end_line, opening_line, screen
+from tuner.terminal.screen import Moment, end_line, log_lines, opening_line, screen
 
 REDRAWS_PER_S = 4
 
@@ -65,7 +65,7 @@ class _View:
                 again = f"; resumed after {resumed} trials" if resumed else ""
                 return f"{opening_line(plan)}{again}"
             case TrialEnded(outcome):
-                return f"{hour} {end_line(self._progress, outcome)}"
+                return "\n".join([f"{hour} {end_line(self._progress, outcome)}", *log_lines(outcome)])
             case Note(text, log):
                 return f"{hour} {text}{f' → {log}' if log else ''}"
         return ""

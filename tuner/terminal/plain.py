@@ -149,6 +149,8 @@ def _outcome(outcome: Outcome, progress: Progress) -> dict[str, object]:
         "ttft_p99_s": number(best.ttft_s.p99) if best and best.ttft_s else None,
         "tpot_p99_s": number(best.tpot_s.p99) if best and best.tpot_s else None,
         "reason": failure.kind if failure else None,
+        "said": failure.evidence or None if failure else None,
+        "before": failure.before or None if failure else None,
         "log": failure.log if failure else None,
         **_best(progress),
     }

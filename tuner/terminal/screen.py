@@ -80,6 +80,12 @@ def end_line(progress: Progress, outcome: Outcome) -> str:
     return f"{name} {value}{', best so far' if is_best else ''}  {what}"
 
 
+def log_lines(outcome: Outcome) -> list[str]:
+    """The two lines of a failed server's log that matter, if it has any: what it was doing, what was wrong."""
+    failure = outcome.failure
+    return [f"      {line}" for line in (failure.before, failure.evidence) if line] if failure else []
+
+
 def opening_line(plan: Plan) -> str:
     """The first line of a study: on what it runs, and whether that is simulated."""
     if plan.box.simulation is None:

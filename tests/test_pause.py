@@ -1,0 +1,42 @@
+"""In which words a study pauses."""
+
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import BOX_FAULTS, BoxUnusable, FailureKind, StudyPaused
+from tuner.outcome import Failure
+from tuner.pause import ADVICE, ROOM_MIB, check_room, paused, paused_by
+
+FOLDER = Path("results/study")
+
+
+def test_a_pause_says_what_happened_what_the_log_says_what_to_mend_and_how_to_go_on() -> None:
+    failure = Failure(FailureKind.GPU_LOST, "the server died", "CUDA error: ECC", "t1/server.log", "loading weights")
+    assert str(paused_by(failure, 2, FOLDER)) == (
+        "the study is paused: gpu-lost, 2 times in a row; the server died\n"
+        "  loading weights\n"
+        "  CUDA error: ECC\n"
+        "server log: t1/server.log\n"
+        "look at `dmesg` and `nvidia-smi`, reset the GPU or restart the machine; "
+        "nothing is lost, go on with --resume --out results/study"
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(BOX_FAULTS))
+def test_there_is_advice_for_every_fault_of_the_box(kind: FailureKind) -> None:
+    assert ADVICE[kind]
+
+
+def test_what_goes_wrong_outside_of_servers_pauses_a_study_too() -> None:
+    found = paused(BoxUnusable("study.db: disk is full"), FOLDER)
+    assert isinstance(found, StudyPaused)
+    assert "study.db: disk is full" in str(found) and "--resume --out results/study" in str(found)
+    assert paused(found, FOLDER) is found
+
+
+def test_no_trial_is_begun_without_room_to_write_it_down(tmp_path: Path) -> None:
+    check_room(tmp_path)
+    # /proc has no room at all, whatever the machine.
+    with pytest.raises(BoxUnusable, match=f"0 MiB are free on this disk, a trial may take {ROOM_MIB}"):
+        check_room(Path("/proc"))
