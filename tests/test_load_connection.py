@@ -272,24 +272,6 @@ def test_a_request_that_is_given_up_closes_its_connection_and_what_still_comes_i
     assert not exchange.connection.is_usable
 
 
-def test_a_request_that_is_given_up_in_a_silence_closes_its_connection_before_the_next_one_takes_it():
-    async def play() -> Exchange:
-        exchange = Exchange()
-        await exchange.ask()
-        whole = chunked([b"a", b"b"])
-        await exchange.feed(whole[:50], whole[50:64])
-        # Its headers are there: it waits for the rest now.
-        await asyncio.sleep(0)
-        exchange.reply.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await exchange.reply
-        return exchange
-
-    exchange = asyncio.run(play())
-    assert not exchange.connection.is_usable
-    assert exchange.wire.is_aborted
-
-
 def test_the_parser_tells_the_end_of_an_answer_as_this_file_expects():
     """A guard on the library: `100 Continue` ends a message of its own."""
     ends: list[int] = []

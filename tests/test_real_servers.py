@@ -38,7 +38,7 @@ pytestmark = pytest.mark.real_engine
 
 @dataclass(frozen=True)
 class Seen:
-    """What eight users with long prompts see of a server, and how long it says that they wait for a place in the batch.
+    """What eight users with long prompts see of a server, and how long by its own word they wait for their place.
 
     Of several windows the best counts: what else the machine does only adds.
     """

@@ -66,8 +66,8 @@ class Connection(asyncio.Protocol):
 
     def free(self) -> None:
         """The exchange has been dealt with: another one may begin, unless the body has not ended."""
-        # Who gives up while he waits for it cancels it: done then, but the rest of the body is still to come.
-        if self._over and (self._over.cancelled() or not self._over.done()):
+        # Who stops waiting for the end of a body cancels it: that it is done then does not mean that it has ended.
+        if self._over and (not self._over.done() or self._over.cancelled()):
             self.close()
         for future in (self._begun, self._over):
             if future and future.done() and not future.cancelled():
