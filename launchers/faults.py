@@ -33,7 +33,8 @@ CRASH = re.compile(r"Fatal Python error|Segfault encountered|terminate called|co
 VANISHED = (
     "one of its processes vanished without a word: the kernel's out-of-memory killer (see `dmesg`), or `kill -9`"
 )
-# A line for each request, and what is said when we ask.
+# The lines of a traceback below its head; a line for each request, and what is said when we ask.
+CODE = re.compile(r"^(?:\([\w =]+ pid=\d+\))?\s{2,}|^\S+:\d+: \w*Warning: ")
 CHATTER = re.compile(r'"(?:GET|POST) /|Resetting prefix cache|Cache flushed')
 
 
@@ -95,7 +96,8 @@ def classify(exit_code: int, log_tail: str, symptoms: Symptoms, otherwise: Failu
 
 def last_lines(log_tail: str) -> tuple[str, str]:
     """The last line that says something of its own, and the one before it; '' where there is none."""
-    telling = [line for line in map(_bare, log_tail.splitlines()) if line and not CHATTER.search(line)]
+    telling = [_bare(line) for line in log_tail.splitlines() if not CHATTER.search(line) and not CODE.match(line)]
+    telling = [line for line in telling if line]
     last, before = [*telling[:-3:-1], "", ""][:2]
     return last[:EVIDENCE_CHARACTERS], before[:EVIDENCE_CHARACTERS]
 
@@ -122,7 +124,8 @@ def _stage(before: Sequence[str], stages: Sequence[Pattern]) -> FailureKind:
 
 def _progress(before: Sequence[str]) -> str:
     """What the server was doing, by the last of these lines that says it."""
-    line = next((line for line in reversed(before) if PROGRESS.match(line) and _bare(line)), "")
+    telling = (line for line in reversed(before) if PROGRESS.match(line) and not CHATTER.search(line))
+    line = next((line for line in telling if _bare(line)), "")
     return _bare(line)[:EVIDENCE_CHARACTERS]
 
 

@@ -334,6 +334,7 @@ def test_patterns_count_in_their_order_and_evidence_is_short():
 
 def test_the_last_lines_are_those_that_say_something():
     log = "(EngineCore pid=9) INFO 11-21 01:02:03 [core.py:12] loading weights\n \n[2026-11-21 01:02:03] on it\n\n"
-    log += 'INFO:     127.0.0.1:39952 - "GET /health HTTP/1.1" 200 OK\\n'
+    log += 'INFO:     127.0.0.1:39952 - "GET /health HTTP/1.1" 200 OK\n'
+    log += '  File "server.py", line 3, in answer\n    return str(error)\n'
     assert last_lines(log) == ("on it", "loading weights")
     assert last_lines("") == ("", "")

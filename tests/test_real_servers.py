@@ -135,7 +135,7 @@ def test_a_real_server_whose_worker_dies_is_noticed_and_leaves_nothing_behind(en
         wait_until_dead(target.server)
         with pytest.raises(ServerFailed) as failed:
             target.server.check_alive()
-        assert failed.value.kind is FailureKind.DIED_UNDER_LOAD
+        assert failed.value.kind is FailureKind.KILLED
     assert are_gone(pids)
 
 
