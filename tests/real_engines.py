@@ -33,6 +33,7 @@ real_engines = pytest.mark.parametrize(
     "engine", ["vllm", pytest.param("sglang", marks=without_sglang)], scope="module"
 )
 OUTPUT_TOKENS = 16
+WORKER = {"vllm": "EngineCore", "sglang": "scheduler"}
 
 Exported = tuple[str, frozenset[tuple[str, object]]]
 

@@ -12,6 +12,7 @@ import pytest
 
 from launchers.served import ServedTarget
 from tests.real_engines import (
+    WORKER,
     exported,
     exported_by_simulation,
     long_prompts,
@@ -31,7 +32,6 @@ from tuner.target import ClosedLoop, Window
 
 ROOT = Path(__file__).parent.parent
 USERS, WINDOWS = 8, 3
-WORKER = {"vllm": "EngineCore", "sglang": "scheduler"}
 
 pytestmark = pytest.mark.real_engine
 
