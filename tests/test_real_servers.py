@@ -31,7 +31,7 @@ from tuner.score import score
 from tuner.target import ClosedLoop, Window
 
 ROOT = Path(__file__).parent.parent
-USERS, WINDOWS = 8, 3
+USERS, WINDOWS = 8, 2
 
 pytestmark = pytest.mark.real_engine
 
