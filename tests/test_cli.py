@@ -88,6 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.param(["--model", "llama-70b", "--slo", "chat", "--gpus", "1"], ["131 GiB", "do not fit on 1 × H100"],
                      id="a model too large for the box"),
         pytest.param(["--model", "qwen-7b"], ["--slo missing"], id="no SLO"),
+        pytest.param(["--modle", "qwen-7b"], ["'--modle'", "--model", "tune --help"], id="wrong option"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_message_and_exit_2(
@@ -101,6 +102,7 @@ def test_a_mistake_gets_one_message_and_exit_2(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "Traceback" not in shown.err
+    assert shown.err.startswith("tune: ")
     for message in messages:
         assert message in " ".join(shown.err.split())
 
@@ -142,12 +144,16 @@ def test_json_puts_exactly_one_object_on_stdout_and_progress_on_stderr(
         "--workers",
         "1",
     ]
+    page = folder / "page.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
     assert tune([*words, "--json", "--out", "study"], monkeypatch) in {0, 3, 4}
     shown = capsys.readouterr()
     summary = json.loads(shown.out)
     assert summary == json.loads((folder / "study" / "summary.json").read_text())
     assert summary["schema"] == 1 and summary["simulated"] is True and summary["trials"]["total"] == 3
     assert "\x1b" not in shown.err and "\r" not in shown.err
+    assert "study.start" in shown.err.splitlines()[0] and "simulated=virtual" in shown.err.splitlines()[0]
+    assert page.read_text().startswith("```text\n") and "3 tried" in page.read_text()
     assert (folder / "study" / "report.html").exists()
 
 

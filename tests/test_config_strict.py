@@ -65,8 +65,8 @@ def test_two_mistakes_are_two_lines(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as mistake:
         parse(Car, {"nmae": "a"}, "--car")
     assert str(mistake.value).splitlines() == [
-        "--car: the key 'name' is missing",
         "--car: unknown key 'nmae' (did you mean 'name'?); allowed: 'name', 'spare', 'trailers', 'weight', 'wheels'",
+        "--car: the key 'name' is missing",
     ]
 
 

@@ -196,6 +196,28 @@ def test_a_cancelled_request_closes_its_connection():
     play(scene)
 
 
+def test_a_request_that_is_given_up_amid_its_answer_does_not_spoil_the_next():
+    async def scene() -> None:
+        async def begins(writer: asyncio.StreamWriter) -> None:
+            writer.write(ANSWER[:-1])
+
+        replies = iter([begins, says_hello])
+
+        async def reply(writer: asyncio.StreamWriter) -> None:
+            await next(replies)(writer)
+
+        async with a_server(reply) as (url, seen), open_client(url) as client:
+            with suppress(TimeoutError):
+                async with client.ask(client.question(b"", lambda at_s, data: None)) as response:
+                    async with asyncio.timeout(0):
+                        await response.aread()
+            assert await ask(client) == 200
+            assert [len(own) for own in seen.requests] == [1, 1]
+            await seen.closed[0].wait()
+
+    play(scene)
+
+
 @pytest.mark.parametrize(
     ("data", "error"),
     [

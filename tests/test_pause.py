@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import a_crash, an_outcome
 from tuner.errors import BOX_FAULTS, BoxUnusable, FailureKind, StudyPaused
-from tuner.outcome import Failure
-from tuner.pause import ADVICE, ROOM_MIB, check_room, paused, paused_by
+from tuner.outcome import Failure, Outcome
+from tuner.pause import ADVICE, ROOM_MIB, check_room, check_something_starts, paused, paused_by
 
 FOLDER = Path("results/study")
 
@@ -40,3 +41,35 @@ def test_no_trial_is_begun_without_room_to_write_it_down(tmp_path: Path) -> None
     # /proc has no room at all, whatever the machine.
     with pytest.raises(BoxUnusable, match=f"0 MiB are free on this disk, a trial may take {ROOM_MIB}"):
         check_room(Path("/proc"))
+
+
+def failures(*kinds: FailureKind | None) -> list[Outcome]:
+    """A trial for each; None: one that was measured."""
+    return [
+        a_crash(number, failure=Failure(kind, "the server did not start", "RuntimeError: x"))
+        if kind
+        else an_outcome()
+        for number, kind in enumerate(kinds)
+    ]
+
+
+EXITED, GPU = FailureKind.EXITED_AT_START, FailureKind.UNSUPPORTED_GPU
+
+
+def test_a_study_pauses_where_no_server_of_several_could_be_measured() -> None:
+    with pytest.raises(
+        StudyPaused, match="none of 4 servers could be measured, the last because: the server did not"
+    ):
+        check_something_starts(failures(EXITED, GPU, EXITED, GPU), FOLDER)
+
+
+@pytest.mark.parametrize(
+    "outcomes",
+    [
+        pytest.param(failures(EXITED, EXITED, EXITED), id="too few to tell"),
+        pytest.param(failures(EXITED, None, EXITED, EXITED, EXITED), id="one was measured"),
+        pytest.param(failures(EXITED, FailureKind.BAD_FLAG, EXITED, EXITED), id="a configuration is to blame"),
+    ],
+)
+def test_a_study_goes_on_that_may_find_a_server_that_starts(outcomes: list[Outcome]) -> None:
+    check_something_starts(outcomes, FOLDER)

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_an_interrupted_study_concludes_from_what_it_has_and_resumes_to_the_same
     before = record.read_outcomes(plan.out)
     assert conclusions(a_run(plan, resume=True)) == conclusions(uninterrupted)
     assert record.read_outcomes(plan.out)[:5] == before
+
+
+def test_a_search_that_is_told_enough_ends_with_what_is_running_and_the_study_concludes(tmp_path: Path) -> None:
+    enough = threading.Event()
+
+    def told_at_the_first_end(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            enough.set()
+
+    options = StudyOptions(workers=1, seeds=2, enough=enough)
+    summary = run_study(a_plan(tmp_path), options, told_at_the_first_end)
+    assert summary.trials.total == 1
+    assert summary.verdict != "interrupted"
 
 
 def killed_while_asking(plan: Plan, number: int) -> None:

@@ -6,6 +6,10 @@ import pty
 import select
 import subprocess
 import sys
+import termios
+import threading
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -27,7 +31,7 @@ from tuner.events import (
 from tuner.target import OpenLoop
 from tuner.terminal.live import live_view
 from tuner.terminal.progress import Progress, advanced, beginning
-from tuner.terminal.screen import Moment, bar, end_line, opening_line, screen
+from tuner.terminal.screen import Moment, bar, end_line, opening_line, screen, window_title
 
 PLAN = a_plan()
 REAL = a_plan(box=Box(PLAN.box.gpu, (0,), None), trials=None, budget_s=7200.0)
@@ -161,7 +165,7 @@ def test_a_bar_fills_in_half_columns(frac, text):
 def test_what_has_ended_stays_above_the_live_view():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, height=30, color_system=None)
-    with live_view(PLAN, console) as listener:
+    with live_view(PLAN, console, threading.Event()) as listener:
         listener(StudyStarted(PLAN, 2))
         listener(TrialEnded(WINNER, WINNER, DEFAULT, 2))
         listener(Note("the knob foo is dropped", Path("server.log")))
@@ -173,10 +177,11 @@ def test_what_has_ended_stays_above_the_live_view():
 
 
 SHOWN = """
+import threading
 from tests.builders import a_plan
 from tuner.events import StudyStarted
 from tuner.terminal.choose import open_view
-with open_view(a_plan()) as listener:
+with open_view(a_plan(), threading.Event()) as listener:
     listener(StudyStarted(a_plan(), 0))
 """
 
@@ -208,6 +213,83 @@ def test_a_terminal_gets_the_live_view_unless_the_environment_asks_for_quiet(env
     seen = on_a_terminal(**environment)
     assert (b"\x1b[?25l" in seen) == is_live
     assert (b"study.start" in seen) != is_live
+
+
+ASKED = """
+import os, threading
+from tests.builders import a_plan
+from tuner.events import StudyStarted
+from tuner.terminal.choose import open_view
+enough = threading.Event()
+try:
+    with open_view(a_plan(), enough, only_ascii=True) as listener:
+        listener(StudyStarted(a_plan(), 0))
+        os.write(1, b"shown\\n")
+        enough.wait()
+        os.write(1, b"enough\\n")
+        threading.Event().wait()
+except KeyboardInterrupt:
+    os.write(1, b"interrupted\\n")
+"""
+
+
+def read_all(terminal_fd: int, into: list[bytes]) -> None:
+    """Until its other end is closed."""
+    with suppress(OSError):
+        while seen := os.read(terminal_fd, 65536):
+            into.append(seen)
+
+
+def test_q_ends_the_search_and_capital_q_is_ctrl_c_and_the_terminal_gets_its_ways_back():
+    ours, theirs = pty.openpty()
+    ways = termios.tcgetattr(theirs)
+    env = {name: value for name, value in os.environ.items() if name != "CI"} | {"TERM": "xterm", "PYTHONUTF8": "1"}
+    # A session of its own, with this terminal: only who is in its foreground hears its keys.
+    script = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{ASKED}"
+    root = Path(__file__).parent.parent
+    shown: list[bytes] = []
+    # A terminal that nobody reads is full after a few redraws.
+    reading = threading.Thread(target=read_all, args=(ours, shown))
+    reading.start()
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env=env,
+        cwd=root,
+        start_new_session=True,
+    ) as tuner:
+        assert tuner.stdout
+        assert tuner.stdout.readline() == b"shown\n"
+        os.write(ours, b"xq")
+        assert tuner.stdout.readline() == b"enough\n"
+        os.write(ours, b"Q")
+        assert tuner.stdout.readline() == b"interrupted\n"
+        assert tuner.wait(timeout=60) == 0
+    assert termios.tcgetattr(theirs) == ways
+    os.close(theirs)
+    reading.join()
+    os.close(ours)
+    assert b"".join(shown).isascii() and b"q end the search" in b"".join(shown)
+
+
+@pytest.mark.parametrize(
+    "progress, keys, foot",
+    [
+        (under_way(), "heard", "q end the search, confirm the best · Q stop now, keep results"),
+        (under_way(), "ending", "the search ends with what is running · Q stop now, keep results"),
+        (advanced(under_way(), ConfirmProgress(3, 10, "t1"), 20.0), "heard", "Q stop now, keep results"),
+    ],
+)
+def test_the_last_line_says_what_keys_do(progress, keys, foot):
+    assert screen(progress, replace(NOON, keys=keys), 80, 24)[-1].plain == foot
+    assert "results" not in "\n".join(line.plain for line in screen(progress, NOON, 80, 24)[2:])
+
+
+def test_the_window_is_named_by_how_far_the_study_is_and_its_best():
+    assert window_title(beginning(PLAN)) == "tune 0/40"
+    assert window_title(under_way()) == "tune 3/40 · best 6.90 req/s/GPU"
 
 
 def test_no_color_is_honoured():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_configuration, a_crash, a_plan, a_score, a_summary, an_outcome
+from tuner.config.plan import Box
 from tuner.events import (
     ConfirmProgress,
     Note,
@@ -39,9 +40,9 @@ EVENTS = [
 ]
 
 
-def written(*events) -> str:
+def written(*events, plan=PLAN) -> str:
     stream = io.StringIO()
-    with plain_view(PLAN, stream) as listener:
+    with plain_view(plan, stream) as listener:
         for event in events:
             listener(event)
     return stream.getvalue()
@@ -96,8 +97,18 @@ def test_where_nothing_happens_a_heartbeat_says_what_is_under_way():
     assert "done=0 id=t0 stage=probing rate_rps=6.40 progress=0.50 elapsed=" in beat
 
 
+def test_github_folds_each_trial_unless_trials_run_side_by_side(monkeypatch):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    real = a_plan(box=Box(PLAN.box.gpu, (0,), None))
+    lines = written(*EVENTS[:5], plan=real).splitlines()
+    assert [line.split()[0] if line.startswith(":") else line.split()[1] for line in lines] == [
+        "study.start", "::group::t0", "trial.start", "trial.measured", "::endgroup::"
+    ]  # fmt: skip
+    assert "::" not in written(*EVENTS)
+
+
 def test_stderr_that_is_no_terminal_gets_plain_lines(capsys):
-    with open_view(PLAN) as listener:
+    with open_view(PLAN, threading.Event()) as listener:
         listener(EVENTS[0])
     captured = capsys.readouterr()
     assert "study.start" in captured.err
@@ -130,3 +141,9 @@ def test_a_stream_that_cannot_show_the_glyphs_gets_ascii():
     stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
     print_summary("✓ DEPLOY ≤ ±0.2 ━┓\n", stream)
     assert raw.getvalue() == b"v DEPLOY <= +-0.2 =+\n"
+
+
+def test_ascii_can_be_asked_for():
+    stream = io.StringIO()
+    print_summary("✓ DEPLOY ≤ ±0.2 ━┓\n", stream, only_ascii=True)
+    assert stream.getvalue() == "v DEPLOY <= +-0.2 =+\n"

@@ -1,13 +1,23 @@
 """Pause: when the box stops a study in its middle, and in which words. A paused study goes on with --resume."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.errors import BoxUnusable, FailureKind, StudyPaused
-from tuner.outcome import Failure
+from tuner.outcome import Failure, Outcome
 
 # The timings of a trial are a few MiB, and an engine may say as much.
 ROOM_MIB = 32
+# So many servers, none of which could be measured, and the study pauses.
+NOTHING_STARTED = 4
+MAY_BE_THE_BOX = {
+    FailureKind.EXITED_AT_START,
+    FailureKind.START_TIMEOUT,
+    FailureKind.UNSUPPORTED_GPU,
+    FailureKind.COMPILE_FAILED,
+    FailureKind.BAD_ANSWERS,
+}
 
 ADVICE: dict[str, str] = {
     FailureKind.MODEL_MISSING: "download the model, or give its folder with --model",
@@ -36,6 +46,23 @@ def paused(error: BoxUnusable, folder: Path) -> StudyPaused:
     if isinstance(error, StudyPaused):
         return error
     return StudyPaused(f"the study is paused: {error}\nmend it; nothing is lost, go on with --resume --out {folder}")
+
+
+def check_something_starts(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """When no server could be measured yet in several trials, it is the box, not the configurations.
+
+    Raises StudyPaused.
+    """
+    kinds = {outcome.failure.kind if outcome.failure else None for outcome in outcomes}
+    if len(outcomes) < NOTHING_STARTED or not kinds <= MAY_BE_THE_BOX:
+        return
+    failure = outcomes[-1].failure
+    assert failure, "they all failed"
+    raise StudyPaused(
+        f"none of {len(outcomes)} servers could be measured, the last because: {failure.message} "
+        f"{failure.evidence}{f' (server log: {failure.log})' if failure.log else ''}\n"
+        f"mend it and start anew with another --out than {folder}"
+    )
 
 
 def check_room(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Study: asks Optuna for configurations, has them measured, tells what came of it, has finalists confirmed."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,12 +15,12 @@ from tuner.conclude import conclude
 from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.confirm import Confirmation, best_of, confirm
-from tuner.errors import BoxUnusable, FailureKind, Interrupted, StudyPaused
+from tuner.errors import BoxUnusable, FailureKind, Interrupted
 from tuner.evaluate import Evaluator, evaluator
 from tuner.events import Listener, Note, StudyEnded, StudyStarted, TrialEnded, TrialStarted
 from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
-from tuner.pause import ADVICE, check_room, paused, paused_by
+from tuner.pause import ADVICE, check_room, check_something_starts, paused, paused_by
 from tuner.predict import compared
 from tuner.search import parameters, sampler, suggest, tell
 from tuner.seeds import Purpose, derive
@@ -34,15 +35,6 @@ BATCH = 8
 SEARCH_SHARE = 0.7
 # So many trials in a row that were spoilt by whomever, and the study pauses.
 SPOILT_IN_A_ROW = 3
-# So many servers, none of which could be measured, and it pauses too.
-NOTHING_STARTED = 4
-MAY_BE_THE_BOX = {
-    FailureKind.EXITED_AT_START,
-    FailureKind.START_TIMEOUT,
-    FailureKind.UNSUPPORTED_GPU,
-    FailureKind.COMPILE_FAILED,
-    FailureKind.BAD_ANSWERS,
-}
 
 
 @dataclass
@@ -78,13 +70,13 @@ class Progress:
 class StudyOptions:
     """How a study is run, as opposed to what it does: `workers` processes where time is virtual.
 
-    `notes` are what its watchers should know before it begins.
+    Once `enough` is set no other trial is begun; the finalists are measured, and the study concludes as ever.
     """
 
     workers: int = 1
     resume: bool = False
     seeds: int = 5
-    notes: tuple[str, ...] = ()
+    enough: threading.Event = field(default_factory=threading.Event)
 
 
 def run_study(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
@@ -111,12 +103,10 @@ def _run(plan: Plan, options: StudyOptions, listener: Listener) -> Summary:
     refuse_lost_trials(plan, progress.outcomes)
     study = open_study(plan)
     listener(StudyStarted(plan, len(progress.outcomes)))
-    for note in options.notes:
-        listener(Note(note))
     ending = Ending(started_s)
     try:
         with evaluator(plan, options.workers) as evaluate, reached(plan):
-            _search(Search(plan, study, spaces_of(plan), evaluate), progress, listener)
+            _search(Search(plan, study, spaces_of(plan), evaluate, options.enough), progress, listener)
             confirm(Confirmation(plan, progress.outcomes, progress.runs, options.seeds), evaluate, listener)
     except Interrupted as stop:
         ending = Ending(started_s, True, stop.startup_gpu_s, stop.measuring_gpu_s)
@@ -148,6 +138,7 @@ class Search:
     study: optuna.Study
     spaces: dict[str, Space]
     evaluate: Evaluator
+    enough: threading.Event
 
 
 def _search(search: Search, progress: Progress, listener: Listener) -> None:
@@ -168,7 +159,7 @@ def _search(search: Search, progress: Progress, listener: Listener) -> None:
             listener(TrialEnded(outcome, progress.best, progress.default, len(progress.outcomes)))
             spoilt = spoilt + 1 if outcome.state == "failed" else 0
             _try_again_or_pause(search, outcome, spoilt)
-            _pause_if_nothing_starts(plan, progress)
+            check_something_starts(list(progress.outcomes.values()), plan.out)
 
 
 def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, optuna.Trial]]:
@@ -179,6 +170,8 @@ def _next_batch(search: Search, progress: Progress) -> list[tuple[TrialOrder, op
         return left_behind + _rest_of_batch(search, left_behind[0][0].incumbent_rps_per_gpu)
     room = _room(search)
     if plan.budget_s is not None and progress.spent_s() >= SEARCH_SHARE * plan.budget_s:
+        room = 0
+    if search.enough.is_set():
         room = 0
     defaults, done = len(spaces), _done(study)
     size = defaults if done < defaults else BATCH if plan.box.simulation == "virtual" else 1
@@ -271,20 +264,6 @@ def _try_again_or_pause(search: Search, outcome: Outcome, spoilt: int) -> None:
         study.enqueue_trial(params, user_attrs={"second_try": not is_second})
     if spoilt >= SPOILT_IN_A_ROW or (is_second and not by_client):
         raise paused_by(outcome.failure, spoilt, plan.out)
-
-
-def _pause_if_nothing_starts(plan: Plan, progress: Progress) -> None:
-    """When no server has started yet in several trials, it is the box, not the configurations."""
-    outcomes = list(progress.outcomes.values())
-    kinds = {outcome.failure.kind if outcome.failure else None for outcome in outcomes}
-    if len(outcomes) >= NOTHING_STARTED and kinds <= MAY_BE_THE_BOX:
-        failure = outcomes[-1].failure
-        assert failure
-        raise StudyPaused(
-            f"none of {len(outcomes)} servers could be measured, the last because: {failure.message} "
-            f"{failure.evidence}{f' (server log: {failure.log})' if failure.log else ''}\n"
-            f"mend it and start anew with another --out than {plan.out}"
-        )
 
 
 def _finish(plan: Plan, progress: Progress, ending: Ending, listener: Listener) -> Summary:

@@ -20,7 +20,9 @@ def main() -> None:
         print(f"tune: {mistake}", file=sys.stderr)
         sys.exit(2)
     except click.ClickException as mistake:
-        mistake.show()
+        context = getattr(mistake, "ctx", None)
+        command = context.command_path if context else "tune"
+        print(f"tune: {mistake.format_message().removesuffix('.')}; see {command} --help", file=sys.stderr)
         sys.exit(mistake.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -143,6 +143,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
 @click.option("--plain", is_flag=True, help="Plain progress lines, as where stderr is no terminal.")
+@click.option("--ascii", is_flag=True, help="Draw with ASCII characters only.")
 @click.version_option(tuner.__version__, prog_name="goodtune")
 @click.pass_context
 def tune(context: click.Context, /, **options: object) -> None:

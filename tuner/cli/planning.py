@@ -64,6 +64,7 @@ class Options:
     resume: bool = False
     as_json: bool = False
     plain: bool = False
+    ascii: bool = False
     typed: tuple[str, ...] = ()
 
 

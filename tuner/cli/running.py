@@ -4,12 +4,16 @@ import json
 import os
 import shlex
 import sys
+import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from tuner import record
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
 from tuner.errors import StudyPaused
+from tuner.events import Event, Listener, Note, StudyStarted
 from tuner.study import StudyOptions, run_study
 from tuner.summary import VerdictWord
 from tuner.terminal.choose import open_view, print_summary
@@ -22,9 +26,11 @@ def run(options: Options) -> VerdictWord:
     planned = plan_from(options)
     plan = planned.plan
     workers = options.workers or len(os.sched_getaffinity(0))
-    with open_view(plan, plain=options.plain) as listener:
+    enough = threading.Event()
+    with open_view(plan, enough, plain=options.plain, only_ascii=options.ascii) as listener:
+        hear = _with_notes(planned.notes, listener)
         try:
-            summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds, planned.notes), listener)
+            summary = run_study(plan, StudyOptions(workers, options.resume, options.seeds, enough), hear)
         except StudyPaused:
             _report_so_far(plan)
             raise
@@ -37,7 +43,10 @@ def run(options: Options) -> VerdictWord:
     if options.as_json:
         print(json.dumps(record.summary_as_data(summary), ensure_ascii=False))
     else:
-        print_summary(final_text(summary, outcomes, plan), sys.stdout)
+        print_summary(final_text(summary, outcomes, plan), sys.stdout, only_ascii=options.ascii)
+    if "GITHUB_STEP_SUMMARY" in os.environ:
+        with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a", encoding="utf-8") as page:
+            page.write(f"```text\n{final_text(summary, outcomes, plan)}\n```\n")
     return summary.verdict
 
 
@@ -48,3 +57,15 @@ def _report_so_far(plan: Plan) -> None:
     if (plan.out / "summary.json").exists():
         with suppress(OSError):
             write_report(plan.out, record.read_summary(plan.out), record.read_outcomes(plan.out), plan)
+
+
+def _with_notes(notes: Sequence[str], listener: Listener) -> Listener:
+    """A listener that hears `notes` once the study has begun: first of all comes what is studied, on which box."""
+
+    def hear(event: Event) -> None:
+        listener(event)
+        if isinstance(event, StudyStarted):
+            for note in notes:
+                listener(Note(note))
+
+    return hear

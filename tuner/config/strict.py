@@ -66,7 +66,9 @@ def parse(kind: type[S], content: dict[str, Any], where: Path | str) -> S:
         return kind.model_validate(content)
     except ValidationError as error:
         place = shown(where) if isinstance(where, Path) else where
-        lines = dict.fromkeys(f"{place}: {_explain(kind, detail)}" for detail in error.errors())
+        # What is there and wrong before what is missing: a misspelt key is both.
+        details = sorted(error.errors(), key=lambda detail: detail["type"] == "missing")
+        lines = dict.fromkeys(f"{place}: {_explain(kind, detail)}" for detail in details)
         raise ConfigError("\n".join(lines)) from error
 
 

@@ -1,5 +1,7 @@
 """The live view: redrawn in place at the foot of a terminal while what has ended scrolls up above it."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,23 +14,31 @@ from rich.text import Text
 
 from tuner.config.plan import Plan
 from tuner.events import Event, Listener, Note, StudyStarted, TrialEnded
+from tuner.terminal.keys import heard
 from tuner.terminal.progress import advanced, beginning
-from tuner.terminal.screen import Moment, end_line, log_lines, opening_line, screen
+from tuner.terminal.screen import Keys, Moment, end_line, log_lines, opening_line, screen, window_title
 
 REDRAWS_PER_S = 4
+STDIN_FD = 0
 
 
 @contextmanager
-def live_view(plan: Plan, console: Console) -> Iterator[Listener]:
-    """A listener that draws on `console`. At the end the view is taken away; what scrolled up stays."""
-    view = _View(plan, console)
-    with Live(
-        console=console,
-        get_renderable=view.draw,
-        refresh_per_second=REDRAWS_PER_S,
-        vertical_overflow="crop",
-        transient=True,
-    ) as live:
+def live_view(plan: Plan, console: Console, enough: threading.Event) -> Iterator[Listener]:
+    """A listener that draws on `console`. At the end the view is taken away; what scrolled up stays.
+
+    The key q sets `enough`: the search is to end. Q is Ctrl-C.
+    """
+    view = _View(plan, console, enough)
+    with (
+        heard(view.press, STDIN_FD) as view.hears_keys,
+        Live(
+            console=console,
+            get_renderable=view.draw,
+            refresh_per_second=REDRAWS_PER_S,
+            vertical_overflow="crop",
+            transient=True,
+        ) as live,
+    ):
         view.live = live
         yield view.hear
     console.print()
@@ -37,8 +47,10 @@ def live_view(plan: Plan, console: Console) -> Iterator[Listener]:
 class _View:
     """What is drawn, between the thread that runs the study and the one that redraws."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: Console, enough: threading.Event) -> None:
         self.live: Live | None = None
+        self.hears_keys = False
+        self._enough = enough
         self._console = console
         self._progress = beginning(plan)
         self._began = time.perf_counter()
@@ -50,10 +62,18 @@ class _View:
         line = self._permanent(event)
         if line and self.live is not None:
             self.live.console.print(Text(line), no_wrap=True, overflow="ellipsis")
+        self._console.set_window_title(window_title(self._progress))
+
+    def press(self, key: str) -> None:
+        if key == "q":
+            self._enough.set()
+        elif key == "Q":
+            os.kill(os.getpid(), signal.SIGINT)
 
     def draw(self) -> Group:
         width, height = self._console.size
-        moment = Moment(time.perf_counter() - self._began, datetime.now())
+        keys: Keys = ("ending" if self._enough.is_set() else "heard") if self.hears_keys else "unheard"
+        moment = Moment(time.perf_counter() - self._began, datetime.now(), keys)
         # One column stays free: a full line makes some terminals wrap when they are resized.
         return Group(*screen(self._progress, moment, width - 1, height - 1))
 

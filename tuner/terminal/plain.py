@@ -1,5 +1,6 @@
 """The plain view: one line per event, UTC, key=value, for logs, pipes and CI. No escape codes."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -97,13 +98,19 @@ class _Log:
         self._progress = beginning(plan)
         self._began = self._spoke = time.perf_counter()
         self._lock = threading.Lock()
+        # GitHub folds what stands between these lines; trials side by side cannot be folded.
+        self._folds = os.environ.get("GITHUB_ACTIONS") == "true" and plan.box.simulation != "virtual"
 
     def hear(self, event: Event) -> None:
         with self._lock:
             self._progress = advanced(self._progress, event, time.perf_counter() - self._began)
             line = event_line(event, self._progress)
+            if self._folds and isinstance(event, TrialStarted):
+                self._stream.write(f"::group::{trial_name(event.trial)}\n")
             if line:
                 self._write(line)
+            if self._folds and isinstance(event, TrialEnded):
+                self._stream.write("::endgroup::\n")
 
     def beat(self, silence_ends: threading.Event, heartbeat_s: float) -> None:
         """Runs in its own thread until `silence_ends`."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from rich.text import Text
 
@@ -40,12 +41,17 @@ LABEL = 6
 """Columns of BEST and NOW."""
 
 
+Keys = Literal["unheard", "heard", "ending"]
+"""ending: q was pressed."""
+
+
 @dataclass(frozen=True)
 class Moment:
-    """`elapsed_s` seconds after the study began; the wall clock, for the hour it ends."""
+    """`elapsed_s` seconds after the study began; the wall clock, for the hour it ends; whether keys do something."""
 
     elapsed_s: float
     wall: datetime
+    keys: Keys = "unheard"
 
 
 def screen(progress: Progress, moment: Moment, width: int, height: int) -> list[Text]:
@@ -55,11 +61,25 @@ def screen(progress: Progress, moment: Moment, width: int, height: int) -> list[
     room = height - len(fixed) - 1
     if now and room > 1:
         fixed += [Text(), *now[: room - 1]]
-    table = ranking(progress, width, height - len(fixed) - 1)
+    foot = _foot(progress, moment)
+    room = height - len(fixed) - 1
+    table = ranking(progress, width, room - len(foot))
     lines = [*fixed, Text(), *table] if table else fixed
+    if len(lines) + len(foot) <= height:
+        lines += foot
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines[:height]
+
+
+def window_title(progress: Progress) -> str:
+    """What the terminal's window is called meanwhile: `tune 24/64 · best 6.90 req/s/GPU`."""
+    trials = progress.plan.trials
+    title = f"tune {progress.done}/{trials}" if trials is not None else f"tune {progress.done}"
+    best = progress.best
+    if best is None or not best.holds_slo:
+        return title
+    return f"{title} · best {number(best.value_rps_per_gpu)} {rate_unit(progress.plan)}"
 
 
 def bar(frac: float, width: int) -> str:
@@ -92,6 +112,17 @@ def opening_line(plan: Plan) -> str:
         return f"{plan.box.title}: {slo_text(plan.slo)}"
     kind = "in virtual time" if plan.box.simulation == "virtual" else "by server processes in real time"
     return f"simulated {plan.box.title}, {kind}: no {device(plan)} is used"
+
+
+def _foot(progress: Progress, moment: Moment) -> list[Text]:
+    """What keys do now."""
+    if moment.keys == "unheard":
+        return []
+    stop = "Q stop now, keep results"
+    if progress.confirming is not None:
+        return [Text(stop, style="dim")]
+    end = "the search ends with what is running" if moment.keys == "ending" else "q end the search, confirm the best"
+    return [Text(f"{end} · {stop}", style="dim")]
 
 
 def _header(progress: Progress, moment: Moment, width: int) -> list[Text]:
