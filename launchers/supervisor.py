@@ -25,6 +25,8 @@ HEALTH_TIMEOUT_S = 5.0
 KILLED_WITHIN_S = 60.0
 # A crash breaks the connections first; until the process is buried this much may pass.
 DEATH_SHOWS_S = 2.0
+# Guardians that could not end their server; they go on trying.
+GIVEN_UP: "list[subprocess.Popen[bytes]]" = []
 LOG_TAIL_BYTES = 256 * 1024
 
 
@@ -172,8 +174,11 @@ class Guard:
         with suppress(BrokenPipeError):
             os.write(self._alive_fd, b"stop")
         os.close(self._alive_fd)
-        with suppress(subprocess.TimeoutExpired):
+        try:
             killed_by = self._process.wait(grace_s + KILLED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            GIVEN_UP.append(self._process)
+        else:
             if killed_by < 0:
                 self._kill_group()
         os.close(self._news_fd)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from launchers import guardian
 from launchers.driver import GIB, Driver, GpuState, Nvml
+from launchers.supervisor import GIVEN_UP
 from tuner.errors import FailureKind, Fault, ServerFailed
 
 POLL_S = 0.2
@@ -72,18 +72,16 @@ class Vacancy:
 
 def remains() -> list[str]:
     """What of this process's earlier servers has not ended, though it got SIGKILL; [] when all are gone."""
-    found: list[str] = []
-    for child in psutil.Process().children():
-        if _is_guardian(child):
-            found += [text for process in child.children(recursive=True) if (text := _described(process))]
-    return found
+    GIVEN_UP[:] = [guardian for guardian in GIVEN_UP if guardian.poll() is None]
+    found = [_described(process) for guardian in GIVEN_UP for process in _descendants(guardian.pid)]
+    return [text for text in found if text]
 
 
-def _is_guardian(process: psutil.Process) -> bool:
+def _descendants(pid: int) -> list[psutil.Process]:
     try:
-        return guardian.__file__ in process.cmdline()
+        return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
-        return False
+        return []
 
 
 def _described(process: psutil.Process) -> str:

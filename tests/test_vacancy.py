@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from launchers.driver import GpuState, Occupant
-from launchers.supervisor import running
+from launchers.supervisor import KILLED_WITHIN_S, Guard, running
 from launchers.vacancy import Vacancy, remains
+from tests.processes import until
 from tests.test_supervisor import a_launch
 from tuner.errors import FailureKind, Fault, ServerFailed
 
@@ -79,14 +81,27 @@ def test_a_server_that_dies_with_its_gpu_is_not_to_blame() -> None:
     assert Vacancy(IDLE, Answers(two(gpu(1)))).blamed(died) is died
 
 
-def test_a_server_that_is_still_there_is_named_with_its_memory(tmp_path: Path) -> None:
-    with running(a_launch(tmp_path, "healthy")) as server:
+def test_a_server_that_could_not_be_ended_is_named_with_its_memory(tmp_path: Path) -> None:
+    guard = Guard(a_launch(tmp_path, "stubborn"))
+    pid = guard.server_pid()
+    until((tmp_path / "pids").exists)
+    # No time at all for its end.
+    guard.stop(-KILLED_WITHIN_S)
+    try:
         (left,) = remains()
-        assert f"(pid {server.pid}, " in left and "GiB of RAM)" in left
+        assert f"(pid {pid}, " in left and "GiB of RAM)" in left
         with pytest.raises(ServerFailed, match="of an earlier server there is still") as failed:
             Vacancy(within_s=0.0).wait()
         assert failed.value.kind is FailureKind.NOT_GONE
-    assert remains() == []
+    finally:
+        os.kill(guard.pid, signal.SIGKILL)
+    until(lambda: not remains())
+    Vacancy(within_s=0.0).wait()
+
+
+def test_a_server_that_is_meant_to_be_there_is_no_remains(tmp_path: Path) -> None:
+    with running(a_launch(tmp_path, "healthy")):
+        Vacancy(within_s=0.0).wait()
 
 
 def test_the_driver_is_asked_for_memory_processes_and_gpus_that_are_lost(tmp_path: Path) -> None:
