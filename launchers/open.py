@@ -21,11 +21,9 @@ from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.workload import Chances
 from tuner.configuration import Configuration
-from tuner.load.replay import SEND_LAG_LIMIT_S
+from tuner.load.replay import tolerated_send_lag_s
 from tuner.target import Target
 
-# Of the TTFT limit: a send so late cannot turn many good requests into bad ones.
-SEND_LAG_SHARE = 0.1
 # Of a request's time: those that met the silence have timed out, and are known to be bad.
 SILENCE_SHARE = 1.25
 LOG_NAME = "server.log"
@@ -109,7 +107,7 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         port=plan.port or 0,
         ready_timeout_s=plan.start_timeout_s,
         silence_limit_s=min(SILENCE_LIMIT_S, SILENCE_SHARE * plan.slo.timeout_s),
-        send_lag_limit_s=max(SEND_LAG_LIMIT_S, SEND_LAG_SHARE * (plan.slo.limits.ttft_s or 0)),
+        send_lag_limit_s=tolerated_send_lag_s(plan.slo.limits.ttft_s),
     )
 
 

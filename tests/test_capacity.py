@@ -31,6 +31,7 @@ def waiting(queue_p50_s: float | None) -> EngineView:
         pytest.param([a_score(9.0, itl_s=LATE)], (None, None), id="gaps over their limit"),
         pytest.param([a_score(9.0, itl_s=None)], (None, None), id="no gap seen"),
         pytest.param([a_score(9.0, ttft_s=None)], (None, None), id="no token seen"),
+        pytest.param([a_score(9.0, missed={"failed": 20})], (None, None), id="a server that turns requests away"),
         pytest.param([a_score(9.0, stopped="hopeless")], (None, None), id="stopped early"),
         pytest.param([a_score(load=ClosedLoop(4))], (None, None), id="a closed loop has no rate to keep up with"),
         pytest.param([], (None, None), id="no probe"),

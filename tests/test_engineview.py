@@ -74,7 +74,7 @@ def test_cache_hits_are_those_of_the_whole_probe_for_leftovers_show_at_its_begin
 @pytest.mark.parametrize(
     ("counts", "p50_s"),
     [
-        pytest.param((10, 10, 10, 10), 0.25, id="all in the first bucket"),
+        pytest.param((10, 10, 10, 10), 0.5, id="all in the first bucket: it was under that"),
         pytest.param((0, 10, 10, 10), 0.75, id="all in the second"),
         pytest.param((2, 4, 8, 8), 1.0, id="half below a bound"),
         pytest.param((0, 2, 2, 10), 2.0, id="beyond the last bound only that bound is known"),
@@ -84,8 +84,9 @@ def test_cache_hits_are_those_of_the_whole_probe_for_leftovers_show_at_its_begin
 def test_the_median_wait_is_read_off_the_histograms_rise(counts: tuple[float, ...], p50_s: float | None) -> None:
     before = (5.0, 7.0, 9.0, 11.0)
     after = tuple(count + risen for count, risen in zip(before, counts, strict=True))
-    found = view(a_scrape(1.0, before), a_scrape(12.0, after)).queue_p50_s
-    assert found == (None if p50_s is None else pytest.approx(p50_s))
+    found = view(a_scrape(1.0, before), a_scrape(12.0, after))
+    assert found.queue_p50_s == (None if p50_s is None else pytest.approx(p50_s))
+    assert found.queue_is_bound == (counts[0] > 5)
 
 
 def test_one_look_tells_moments_but_no_differences() -> None:

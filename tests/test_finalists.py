@@ -47,10 +47,25 @@ def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> Non
     finalist = Finalist(3, 10.0, 2)
     found = value_of(finalist, measured(finalist, edge), 0.99)
     assert found.holds
-    assert found.mean == pytest.approx(0.99 * edge / 2, rel=0.01)
+    assert found.mean == pytest.approx(0.99 * edge / 2, rel=0.015)
     low, high = found.between
     assert low <= found.level <= high
-    assert found.level == pytest.approx(edge, rel=0.01)
+    assert found.level == pytest.approx(edge, rel=0.015)
+
+
+@pytest.mark.parametrize("edge", [10.05, 10.2, 10.4])
+def test_the_edge_of_a_cliff_is_not_put_too_low(edge: float) -> None:
+    """Between levels 5 % apart attainment falls from nearly 1 to 0.9: not on a straight line."""
+
+    def on_cliff(cell: Cell) -> FinalistRun:
+        attainment = 1 / (1 + 0.01 / 0.99 * (cell.level / edge) ** 50)
+        score = a_score(cell.level, attainment=attainment, counted=5000)
+        return FinalistRun(cell.trial, cell.replicate, cell.level, replace(score, attainment=attainment))
+
+    finalist, runs = Finalist(3, 10.0, 1), []
+    while cells := next_cells(finalist, runs, SEEDS, 0.99):
+        runs += [on_cliff(cell) for cell in cells]
+    assert value_of(finalist, runs, 0.99).level == pytest.approx(edge, rel=0.002)
 
 
 def test_an_edge_too_far_away_ends_after_a_bounded_number_of_levels() -> None:

@@ -16,7 +16,7 @@ LAYERS = [
     ["tuner.target"],
     ["tuner.fluidity"],
     ["tuner.score", "tuner.space", "tuner.load"],
-    ["launchers"],
+    ["launchers", "tuner.curve"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
         *("tuner.rawlog", "tuner.record", "tuner.events", "tuner.mishaps", "tuner.capacity", "tuner.pause"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.load.replay import more_workers, unbelievable, workers_needed
+from tuner.load.replay import more_workers, tolerated_send_lag_s, unbelievable, workers_needed
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
 from tuner.load.worker import connections_needed
 from tuner.requestlog import ClientHealth
@@ -77,8 +77,8 @@ def test_sessions_that_arrive_after_the_probe_must_be_over_are_not_prepared():
         pytest.param(ClosedLoop(1), 1, 1, id="never none"),
         pytest.param(ClosedLoop(256), 64, 1, id="256 streams"),
         pytest.param(ClosedLoop(257), 64, 2, id="more than 256 streams"),
-        pytest.param(OpenLoop(100.0), 64, 1, id="20k chunks/s"),
-        pytest.param(OpenLoop(250.0), 64, 3, id="50k chunks/s"),
+        pytest.param(OpenLoop(200.0), 64, 1, id="20k chunks/s"),
+        pytest.param(OpenLoop(500.0), 64, 3, id="50k chunks/s"),
         pytest.param(ClosedLoop(5000), 8, 4, id="half the cores are the server's"),
     ],
 )
@@ -87,7 +87,7 @@ def test_there_is_a_worker_for_each_256_streams_or_20k_chunks_a_second(load, cpu
 
 
 def test_there_is_a_worker_for_each_500_requests_a_second_however_short_their_answers():
-    assert workers_needed(some_requests(10, output_tokens=1), OpenLoop(600.0), cpus=64) == 3
+    assert workers_needed(some_requests(10, output_tokens=1), OpenLoop(1200.0), cpus=64) == 3
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,14 @@ def test_there_is_a_worker_for_each_500_requests_a_second_however_short_their_an
 )
 def test_a_load_that_was_too_much_is_measured_with_more_workers(workers, cpus, more):
     assert more_workers(workers, cpus) == more
+
+
+@pytest.mark.parametrize(
+    ("ttft_limit_s", "lag_s"),
+    [(None, 0.05), (0.01, 0.01), (0.1, 0.025), (0.2, 0.05), (0.4, 0.05), (2.0, 0.2)],
+)
+def test_requests_may_leave_no_later_than_is_little_of_the_limit_on_ttft(ttft_limit_s, lag_s):
+    assert tolerated_send_lag_s(ttft_limit_s) == pytest.approx(lag_s)
 
 
 CALM = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)

@@ -1,28 +1,38 @@
 """Probe: how long one lasts. Measured on the simulated engine in virtual time."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.builders import an_slo
 from tuner.cli.planning import Options, plan_from
+from tuner.config.plan import Plan
 from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.probe import Prober
-from tuner.target import OpenLoop
+from tuner.target import OpenLoop, Target
 from tuner.trial import TrialOrder, open_for
 
 RATE_RPS = 40.0
 COUNTED = 100
 
 
+def a_plan(folder: Path, workload: str = "128x16") -> Plan:
+    options = Options("qwen-7b", "chat", workload=workload, simulate="virtual", gpus="1", out=folder / "study")
+    return plan_from(options).plan
+
+
+def a_server(plan: Plan) -> AbstractContextManager[Target]:
+    knobs = {"max_batch_size": 64, "token_budget": 2048, "tp": 1}
+    return open_for(TrialOrder(plan, 0, Configuration("vllm", knobs), (0,)))
+
+
 def window_s(folder: Path, limits: Limits, warmup_s: float = 2.0) -> float:
     """The window of a probe of `COUNTED` requests at `RATE_RPS`, which would take 2.75 s."""
     slo = an_slo(limits=limits, attainment=0.9, warmup_s=warmup_s, window_s=10.0, timeout_s=20.0)
-    options = Options("qwen-7b", "chat", workload="128x16", simulate="virtual", gpus="1", out=folder / "study")
-    plan = plan_from(options).plan
-    order = TrialOrder(plan, 0, Configuration("vllm", {"max_batch_size": 64, "token_budget": 2048, "tp": 1}), (0,))
-    with open_for(order) as target:
+    plan = a_plan(folder)
+    with a_server(plan) as target:
         prober = Prober(target, plan.workload, slo, seed=1)
         prober.measure(OpenLoop(RATE_RPS), COUNTED)
         return prober.recorded[0].log.window_s
@@ -32,9 +42,9 @@ def window_s(folder: Path, limits: Limits, warmup_s: float = 2.0) -> float:
     ("limits", "warmup_s", "expected_s"),
     [
         pytest.param(Limits(ttft_s=0.1, itl_s=0.05), 2.0, 2.75, id="as long as its requests take"),
-        pytest.param(Limits(ttft_s=0.3), 2.0, 4.0 / 0.9, id="until 5 % too much load breaks it for one in ten"),
-        pytest.param(Limits(e2e_s=0.3), 2.0, 4.0 / 0.9, id="where only the whole request is limited too"),
-        pytest.param(Limits(ttft_s=0.3), 5.0, 2.75, id="the queue grows while the probe warms up"),
+        pytest.param(Limits(ttft_s=0.3), 2.0, 8.0 / 0.9, id="until 3 % too much load breaks it for one in ten"),
+        pytest.param(Limits(e2e_s=0.3), 2.0, 8.0 / 0.9, id="where only the whole request is limited too"),
+        pytest.param(Limits(ttft_s=0.3), 10.0, 2.75, id="the queue grows while the probe warms up"),
         pytest.param(Limits(ttft_s=5.0), 2.0, 10.0, id="never longer than the window of the SLO"),
         pytest.param(Limits(itl_s=0.1), 2.0, 10.0, id="without a limit on waiting the server has to keep up"),
     ],
@@ -43,3 +53,42 @@ def test_a_probe_lasts_long_enough_for_an_overload_to_show(
     limits: Limits, warmup_s: float, expected_s: float, tmp_path: Path
 ) -> None:
     assert window_s(tmp_path, limits, warmup_s) == pytest.approx(expected_s)
+
+
+def test_a_probe_lasts_until_the_batch_is_full_however_few_requests_it_counts(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path, workload="128x400")
+    slo = an_slo(limits=Limits(ttft_s=0.05), attainment=0.9, warmup_s=1.0, window_s=60.0, timeout_s=60.0)
+    with a_server(plan) as target:
+        prober = Prober(target, plan.workload, slo, seed=1)
+        idle = prober.idle()
+        prober.measure(OpenLoop(RATE_RPS), 10)
+    assert idle.e2e_s and idle.ttft_s
+    answer_s = idle.e2e_s.p50 - idle.ttft_s.p50
+    assert prober.recorded[-1].planned_s == pytest.approx(3 * answer_s - 1.0)
+
+
+def due_of_search_probes(folder: Path, with_idle: bool) -> list[list[float]]:
+    """When the requests of two probes at one load were due, on a server that was looked at idle first or not."""
+    plan = a_plan(folder)
+    with a_server(plan) as target:
+        prober = Prober(target, plan.workload, an_slo(window_s=10.0), seed=1)
+        if with_idle:
+            prober.idle()
+        for _ in range(2):
+            prober.measure(OpenLoop(RATE_RPS), COUNTED)
+        return [one.log.due_s[:50].tolist() for one in prober.recorded if one.stage == "search"]
+
+
+def test_every_probe_of_a_search_has_a_trace_of_its_own_and_every_server_the_same_ones(tmp_path: Path) -> None:
+    first, second = due_of_search_probes(tmp_path, with_idle=True)
+    assert first != second
+    assert due_of_search_probes(tmp_path, with_idle=False) == [first, second]
+
+
+def test_a_search_looks_no_further_ahead_than_the_estimand(tmp_path: Path) -> None:
+    plan = a_plan(tmp_path)
+    with a_server(plan) as target:
+        prober = Prober(target, plan.workload, an_slo(attainment=0.9, window_s=10.0), seed=1)
+        for rate_rps in (100.0, 2.0):
+            prober.measure(OpenLoop(rate_rps), 10_000)
+        assert [one.log.window_s for one in prober.recorded] == pytest.approx([10.0, 50.0])

@@ -190,17 +190,22 @@ def test_servers_measured_at_the_same_loads_for_the_new_slo_get_the_same_scores(
 
 
 def measured_for(plan: Plan, slo: Slo, outcome: Outcome, of: Score, replicate: int | None = None) -> Score:
-    """The probe of a study with `slo` at the load of `of`, over a window as long."""
+    """The probe of a study with `slo` at the load of `of`, over a window as long: the k-th of a search on trace k."""
     folder = plan.out / "trials" / f"{outcome.trial:04d}"
     path = folder / "requests.parquet"
     if replicate is not None:
         assert isinstance(of.load, OpenLoop)
         path = folder / "confirm" / f"seed{replicate}-load{of.load.rate_rps:g}.parquet"
-    windows = {probe.load: probe.planned_s for probe in read_probes(path) if probe.is_whole}
-    purpose = (Purpose.SEARCH,) if replicate is None else (Purpose.CONFIRM, replicate)
+    stored = [probe for probe in read_probes(path) if probe.stage != "idle"]
+    number = next(
+        k for k, probe in enumerate(stored) if probe.load == of.load and int(probe.counted.sum()) == of.counted
+    )
+    if replicate is None:
+        seed = derive(derive(plan.seed, Purpose.SEARCH), Purpose.SEARCH, number)
+    else:
+        seed = derive(plan.seed, Purpose.CONFIRM, replicate)
     with open_for(TrialOrder(plan, outcome.trial, outcome.configuration, (0, 1))) as target:
-        prober = Prober(target, plan.workload, slo, derive(plan.seed, *purpose))
-        return prober.measure_for(of.load, windows[of.load])
+        return Prober(target, plan.workload, slo, seed).measure_for(of.load, stored[number].planned_s)
 
 
 def offline(folder: Path, attainment: float, ttft_s: float) -> Plan:

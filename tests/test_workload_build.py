@@ -102,3 +102,10 @@ def test_building_needs_no_heavy_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("context", [32768, 9000])
+def test_the_rate_of_sessions_of_several_turns_counts_all_their_turns(context):
+    workload = _workload("agent").model_copy(update={"arrivals": Arrivals(kind="poisson")}).fitted(context)
+    requests = build(workload, 0, 20_000)
+    assert len(requests) / requests.unit_gaps.sum() == pytest.approx(1.0, rel=0.1)

@@ -9,7 +9,7 @@ import pytest
 from tuner.config.workload import Arrivals, Workload
 from tuner.errors import ConfigError
 from tuner.workload.build import build
-from tuner.workload.named import load_workload
+from tuner.workload.named import fitted, load_workload
 from tuner.workload.traces import read_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -235,3 +235,13 @@ def test_a_workload_is_a_name_or_a_yaml_file(tmp_path: Path) -> None:
     assert load_workload("chat").name == "chat"
     own = _file(tmp_path, "title: x\nsource: y\nprompt: {fixed: 3}\noutput: {fixed: 4}\n", "own.yaml")
     assert isinstance(load_workload(str(own)), Workload)
+
+
+def test_the_speed_of_a_trace_is_that_of_the_requests_that_fit_and_the_user_is_told(tmp_path: Path) -> None:
+    rows = [f"{5 + n},GPT-4,{100 + 1000 * (n % 2)},5,0,API log" for n in range(41)]
+    whole = load_workload(str(_file(tmp_path, "\n".join([BURSTGPT.splitlines()[0], *rows]))))
+    assert whole.trace_rate_rps == pytest.approx(1.0)
+    shorter, said = fitted(whole, 800)
+    assert shorter.trace_rate_rps == pytest.approx(0.5)
+    assert said == ("20 of 41 requests of trace.csv are longer than 800 tokens and are left out",)
+    assert fitted(whole, 8000)[1] == ()

@@ -7,14 +7,14 @@ from tuner.config.slo import Slo
 from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, ConfigError, MeasurementVoid, ServerFailed
-from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
+from tuner.goodput import LEAST_ATTAINMENT, Answer, at_one_load, find_goodput
 from tuner.outcome import Cost, Outcome
 from tuner.probe import ROOM, Prober, ProbeStage, Recorded, Watcher
 from tuner.requestlog import Status
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, Load, OpenLoop, Target
-from tuner.trial import FIRST_GROWTH, OFFLINE_REQUESTS, given_load, measured
+from tuner.trial import OFFLINE_REQUESTS, given_load, measured, question_of
 
 Heard = Callable[[Recorded], None]
 """Is told every probe that has ended."""
@@ -48,7 +48,7 @@ class Bench:
 class Benched:
     """What was found. `outcome` is like that of a trial, every probe at a load among its probes.
 
-    `edge` is the highest level whose fitted attainment holds (G2), None where none was searched or none holds.
+    `edge` is the level to recommend (G2 where an attainment is asked for), None where none was searched or holds.
     """
 
     outcome: Outcome
@@ -104,15 +104,8 @@ def _search(order: Bench, measuring: _Measuring) -> Answer:
     given = given_load(order.workload)
     if isinstance(given, OpenLoop):
         return at_one_load(measuring.told(prober.measure(given, slo.deciding_requests)), slo.attainment)
-    return find_goodput(_question(order, prober.idle_e2e_s), lambda load, n: measuring.told(prober.measure(load, n)))
-
-
-def _question(order: Bench, idle_e2e_s: float) -> Question:
-    slo = order.slo
-    if order.workload.arrivals.kind == "closed":
-        return Question(slo.attainment, slo.deciding_requests, start=1.0, least=1.0, in_users=True)
-    least = slo.min_rate_rps_per_gpu * order.gpus
-    return Question(slo.attainment, slo.deciding_requests, max(2.0 / idle_e2e_s, least), least, FIRST_GROWTH)
+    question = question_of(slo, order.workload, order.gpus, prober.idle_e2e_s)
+    return find_goodput(question, lambda load, n: measuring.told(prober.measure(load, n)))
 
 
 def _at(load: Load, order: Bench, measuring: _Measuring) -> Answer:

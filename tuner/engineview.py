@@ -62,7 +62,8 @@ class EngineView:
     The rest is about all that happened from the window's beginning to the probe's end, but `cache_hit_frac`, the
     share of looked up prompt tokens that the prefix cache had, about the whole probe. `step_tokens` is the mean
     number of tokens in a step; `accepted_frac` the share of guessed tokens that were right; `queue_p50_s` the median
-    wait for a place in the batch. `scrapes`: how often it was asked; 0 where a simulation counted itself.
+    wait for a place in the batch, or where `queue_is_bound` a time that it was under. `scrapes`: how often it was
+    asked; 0 where a simulation counted itself.
     """
 
     scrapes: int = 0
@@ -74,6 +75,7 @@ class EngineView:
     step_tokens: float | None = None
     accepted_frac: float | None = None
     queue_p50_s: float | None = None
+    queue_is_bound: bool = False
     prompt_tokens: float | None = None
     generated_tokens: float | None = None
 
@@ -86,6 +88,7 @@ def view_of(scrapes: Sequence[Scrape], warmup_s: float, end_s: float) -> EngineV
     first, last = before[-1] if before else scrapes[0], scrapes[-1]
     inside = [scrape for scrape in scrapes if warmup_s <= scrape.at_s < end_s]
     accepted = _share(first, last, "accepted_tokens", "guessed_tokens")
+    queue_p50_s, queue_is_bound = _queue_p50_s(first, last)
     return EngineView(
         scrapes=len(scrapes),
         running=_over(inside, "running", np.median),
@@ -95,7 +98,8 @@ def view_of(scrapes: Sequence[Scrape], warmup_s: float, end_s: float) -> EngineV
         cache_hit_frac=_share(scrapes[0], last, "hit_tokens", "looked_up_tokens"),
         step_tokens=_share(first, last, "step_tokens", "steps"),
         accepted_frac=_over(inside, "accepted_frac", np.mean) if accepted is None else accepted,
-        queue_p50_s=_queue_p50_s(first, last),
+        queue_p50_s=queue_p50_s,
+        queue_is_bound=queue_is_bound,
         prompt_tokens=_risen(first, last, "prompt_tokens"),
         generated_tokens=_risen(first, last, "generated_tokens"),
     )
@@ -110,6 +114,7 @@ def together(views: Sequence[EngineView]) -> EngineView:
     for name in EngineView.__dataclass_fields__:
         known = [value for view in views if (value := getattr(view, name)) is not None]
         values[name] = None if not known else sum(known) if name in counts else sum(known) / len(known)
+    values["queue_is_bound"] = any(view.queue_is_bound for view in views)
     return EngineView(**{**values, "scrapes": views[0].scrapes})  # type: ignore[arg-type]
 
 
@@ -130,17 +135,21 @@ def _share(first: Scrape, last: Scrape, part: Counter, whole: Counter) -> float 
     return parts / wholes if parts is not None and wholes else None
 
 
-def _queue_p50_s(first: Scrape, last: Scrape) -> float | None:
-    """The median of a histogram, linear within its bucket; of the last, open one only its lower bound is known."""
+def _queue_p50_s(first: Scrape, last: Scrape) -> tuple[float | None, bool]:
+    """The median of a histogram, linear within its bucket, and whether it is only known to be under that: so it is in
+    the first bucket, which holds every queue that hardly is one. Of the last, open one only the lower bound is known.
+    """
     if not last.queue_counts or first is last:
-        return None
+        return None, False
     earlier = np.array(first.queue_counts or [0.0] * len(last.queue_counts))
     counts, bounds_s = np.array(last.queue_counts) - earlier, np.array(last.queue_bounds_s)
     if counts[-1] <= 0:
-        return None
+        return None, False
     bucket = int(np.searchsorted(counts, counts[-1] / 2))
-    low_s, below = (bounds_s[bucket - 1], counts[bucket - 1]) if bucket else (0.0, 0.0)
+    if bucket == 0:
+        return float(bounds_s[0]), True
+    low_s, below = bounds_s[bucket - 1], counts[bucket - 1]
     if np.isinf(bounds_s[bucket]):
-        return float(low_s)
+        return float(low_s), False
     share = (counts[-1] / 2 - below) / (counts[bucket] - below)
-    return float(low_s + share * (bounds_s[bucket] - low_s))
+    return float(low_s + share * (bounds_s[bucket] - low_s)), False

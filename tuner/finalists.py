@@ -195,17 +195,26 @@ class _Edge:
 
 
 def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: float) -> _Edge:
-    """The edge between two levels: attainment is taken as linear in log level, with one slope for all seeds."""
+    """The edge between two levels. Between them the odds of a bad request grow as a power of the load: a straight
+    line would put the edge of a cliff too low. Seeds differ by attainment, with one slope for all."""
     passing, failing = between
     means = _mean_attainment(own)
     slope = (means[passing] - means[failing]) / np.log(failing / passing)
-    level = passing * np.exp((means[passing] - wanted) / slope)
+    counted = sum(run.score.counted for run in own if run.rate == passing)
+    least, edge, most = (_log_odds(share, counted) for share in (means[passing], wanted, means[failing]))
+    level = passing * (failing / passing) ** ((edge - least) / (most - least))
     offered_rps = level / passing * np.mean([run.score.offered_rps for run in own if run.rate == passing])
     replicates = sorted({run.replicate for run in own})
     shifts = np.clip([_shift(own, replicate, means, between) / slope for replicate in replicates], *SHIFTS)
     # Clipped shifts need not cancel, but the seeds' mean is the edge.
     per_seed = wanted * offered_rps * np.exp(shifts - shifts.mean())
     return _Edge(float(level), dict(zip(replicates, per_seed.tolist(), strict=True)))
+
+
+def _log_odds(attainment: float, counted: int) -> float:
+    """Of a bad request; where none was bad among so many, of half a one."""
+    bad = float(np.clip(1 - attainment, 0.5 / counted, 1 - 0.5 / counted))
+    return float(np.log(bad / (1 - bad)))
 
 
 def _shift(

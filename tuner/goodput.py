@@ -1,30 +1,40 @@
 """Goodput: which load to probe next on a warm server, and what its goodput is worth.
 
-The value of a server is the maximum over load of good requests per second, among loads whose attainment is at
-least the SLO's. Attainment falls as load rises, so probes are joined by an isotonic fit (PAVA)
-and the next load is where the fitted curve promises most; that finds an edge and a free peak alike.
+The value of a server is the maximum over load of good requests per second, among loads whose attainment is at least
+the SLO's. A few quick probes bracket that load; thorough ones then stand around where the curve fitted to all of them
+(`tuner.curve`) has it, until it is known well enough or thorough probes have been spent.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
-from tuner.requests import FloatArray
+from tuner.curve import Curve, fit, level_of
 from tuner.score import Score
 from tuner.target import ClosedLoop, Load, OpenLoop
 
-QUICK_REQUESTS = 200
-MAX_PROBES = 14
-CLOSE_ENOUGH = 0.03
-BRACKET_RATIO = 1.09
+MAX_PROBES, MAX_QUICK, MAX_THOROUGH = 12, 6, 4
+# Standard deviation of the logarithm of the best level: bracketed well enough for thorough probes, and known.
+BRACKETED, KNOWN = 0.3, 0.02
+# Between two probes closer than this another quick one would tell too little for its warm-up.
+NARROW = 1.5
+# A thorough probe within this factor of the best level has to confirm it.
+CLOSE, NEARBY = 1.03, 1.10
+# The best level may lie this far above the highest probe before another step up is taken; steps are at least so big.
+ABOVE, LEAST_STEP = 1.15, 1.10
+# Steps down are at most this big: an overloaded server tells little about how far off it is.
+BOLDEST_DOWN = 3.0
+# Thorough probes stand around the best level, so that they tell of its curve too; rather above, where more is bad.
+OFFSETS = (1.0, 1.04, 0.98, 1.02)
+# Arrivals are random: a window for so many requests on average counts at least this share of them.
+ABOUT = 0.8
 LEAST_ATTAINMENT = 0.5
-# So many probes that miss the SLO, and the next ones go down faster.
-TIMID_PROBES = 4
 HOPELESS_LOOK = 0.5
-GRID = 400
+# A server whose chance to be what is asked of it is lower than this is given up.
+HARDLY = 0.05
 # 95 % of a t distribution with 9 degrees of freedom, one-sided: ten batch means.
 T9_ONE_SIDED = 1.833
 
@@ -36,22 +46,35 @@ Probe = Callable[[Load, int], Score]
 class Question:
     """What is asked of one server. Levels are req/s, or users where the workload is a closed loop.
 
-    `start` is where to begin, `growth` how boldly to go on from there, `least` the lowest level worth having.
-    `beat_rps` is a goodput this server must exceed to matter (0: any); below it the search stops as hopeless.
+    `thorough` and `quick` are the requests that a probe of either kind counts; one of `whole_s` seconds that counts
+    `deciding` is thorough too. `start` is where to begin, `growth` how boldly to go on from there, `least` the lowest
+    level worth having. `beat_rps` is a goodput this server must exceed to matter (0: any); below it the search stops
+    as hopeless.
     """
 
     attainment: float
-    deciding_requests: int
+    thorough: int
     start: float
     least: float
+    quick: int = 150
     growth: float = 2.0
     beat_rps: float = 0.0
     in_users: bool = False
+    deciding: int = 0
+    whole_s: float = math.inf
+
+    def is_thorough(self, score: Score) -> bool:
+        """Whether a probe ran on and counted about as many requests as a thorough one, whatever it was made for."""
+        if score.stopped is not None or self.in_users:
+            return score.stopped is None
+        in_whole_window = max(self.whole_s * level_of(score.load), self.deciding)
+        return score.counted >= ABOUT * min(self.thorough, in_whole_window)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found. `edge` is the highest level whose fitted attainment holds (G2), None where none does."""
+    """What was found: `goodput_rps` is what the fitted curve promises at `edge`, the level to recommend (G2 where an
+    attainment is asked for); None where no level holds the SLO. `best` is the probe nearest to it."""
 
     ended: Literal["found", "hopeless", "misses-slo"]
     goodput_rps: float
@@ -61,43 +84,42 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The isotonic fit through all probes: levels ascending, `attainment` not rising, `offered_rps` what came."""
+class Search:
+    """What is asked, and the probes so far."""
 
-    levels: FloatArray
-    attainment: FloatArray
-    offered_rps: FloatArray
+    question: Question
+    probes: list[Score] = field(default_factory=list)
 
-    def attainment_at(self, level: float | FloatArray) -> FloatArray:
-        """Fitted attainment, linear in the logarithm of the level."""
-        return np.interp(np.log(level), np.log(self.levels), self.attainment)
+    @property
+    def thorough(self) -> list[Score]:
+        """Those of the probes that count as thorough."""
+        return [score for score in self.probes if self.question.is_thorough(score)]
 
-    def goodput_at(self, level: float | FloatArray) -> FloatArray:
-        """Fitted good requests per second."""
-        offered = np.exp(np.interp(np.log(level), np.log(self.levels), np.log(self.offered_rps)))
-        return self.attainment_at(level) * offered
+    @property
+    def holds_somewhere(self) -> bool:
+        """Whether some probe held the SLO, whatever its luck."""
+        return any(score.attainment >= self.question.attainment for score in self.probes)
 
-
-def level_of(load: Load) -> float:
-    """The number that says how hard a load is."""
-    return load.rate_rps if isinstance(load, OpenLoop) else float(load.users)
+    def curve(self) -> Curve:
+        """What all probes say."""
+        return fit(self.probes, self.question.attainment)
 
 
 def find_goodput(question: Question, probe: Probe) -> Answer:
     """Search the load of one warm server for its highest goodput."""
-    scores: list[Score] = []
-    level, counted = question.start, _quick(question)
-    while len(scores) < MAX_PROBES:
-        scores.append(probe(_load(level, question), counted))
-        if _is_hopeless(scores, question):
+    search = Search(question)
+    following: tuple[float, int] | None = (question.start, question.quick)
+    while following and len(search.probes) < MAX_PROBES:
+        level, counted = following
+        search.probes.append(probe(_load(level, question), counted))
+        if _is_hopeless(search):
             # One more look, so that the sampler learns how far off it was and the frontier gets its point.
-            scores.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
-            return _answer("hopeless", scores, question)
-        proposal = next_level(scores, question)
-        if proposal is None:
-            break
-        level, counted = proposal
-    return _answer("found", scores, question)
+            search.probes.append(probe(_load(_rounded(level * HOPELESS_LOOK, question), question), counted))
+            return _answer("hopeless", search)
+        if _is_surely_worse(search):
+            return _answer("found" if search.thorough else "hopeless", search)
+        following = next_level(search)
+    return _answer("found", search)
 
 
 def at_one_load(found: Score, attainment: float) -> Answer:
@@ -107,89 +129,66 @@ def at_one_load(found: Score, attainment: float) -> Answer:
     return Answer("found", found.goodput_rps, found, None, (found,))
 
 
-def worth(scores: list[Score], question: Question) -> Answer:
-    """What these probes say of a server, whoever chose their loads."""
-    return _answer("found", scores, question)
+def worth(scores: Sequence[Score], question: Question, *, given_up: bool = False) -> Answer:
+    """What these probes say of a server, whoever chose their loads. `given_up`: whether that ended as hopeless."""
+    return _answer("hopeless" if given_up else "found", Search(question, list(scores)))
 
 
-def next_level(scores: list[Score], question: Question) -> tuple[float, int] | None:
+def next_level(search: Search) -> tuple[float, int] | None:
     """The next (level, counted requests) to measure, or None when enough is known."""
-    curve = fit(scores)
-    promising = _most_promising(curve, question)
-    if promising is None:
-        return _step_down(scores, curve, question)
-    top = float(curve.levels[-1])
-    if promising >= top * (1 - 1e-9) and curve.attainment[-1] >= LEAST_ATTAINMENT:
-        return _rounded(top * question.growth, question), _quick(question)
-    return _refine(scores, curve, promising, question)
-
-
-def fit(scores: list[Score]) -> Curve:
-    """Isotonic regression of attainment on level, weighted by requests; equal levels are pooled."""
-    levels = sorted({level_of(score.load) for score in scores})
-    rows = [[score for score in scores if level_of(score.load) == level] for level in levels]
-    counted = np.array([sum(score.counted for score in row) for row in rows], dtype=float)
-    good = np.array([sum(score.good for score in row) for row in rows], dtype=float)
-    attainment = np.divide(good, counted, out=np.zeros_like(good), where=counted > 0)
-    fitted = isotonic_regression(attainment, weights=np.maximum(counted, 1), increasing=False).x
-    offered = [max(row[-1].offered_rps, 1e-9) for row in rows]
-    return Curve(np.array(levels), np.asarray(fitted, dtype=np.float64), np.array(offered))
-
-
-def _most_promising(curve: Curve, question: Question) -> float | None:
-    """The level of highest fitted goodput among those that hold the SLO; None where none does."""
-    # With the levels themselves: a grid point just short of a passing level would look on its wrong side.
-    grid = np.union1d(np.geomspace(curve.levels[0], curve.levels[-1], GRID), curve.levels)
-    holds = curve.attainment_at(grid) >= question.attainment
-    if not holds.any():
+    question, curve = search.question, search.curve()
+    highest, best = max(level_of(score.load) for score in search.probes), curve.best_level
+    lowest = min(level_of(score.load) for score in search.probes)
+    is_far_down = best <= question.least and lowest <= question.least * BOLDEST_DOWN
+    if is_far_down or (len(search.probes) >= MAX_QUICK and not search.holds_somewhere):
+        return _at_the_least(search, curve)
+    if best <= question.least:
+        return _level((lowest * question.least) ** 0.5, question), question.quick
+    if best > highest * ABOVE:
+        least_step = highest + 1 if question.in_users else highest * LEAST_STEP
+        return _level(max(min(best, highest * question.growth), least_step), question), question.quick
+    if not _is_bracketed(search, curve) and len(search.probes) - len(search.thorough) < MAX_QUICK:
+        return _level(max(best, lowest / BOLDEST_DOWN), question), question.quick
+    near = [score for score in search.thorough if _within(score, best, NEARBY)]
+    is_confirmed = any(_within(score, best, CLOSE) for score in near)
+    is_spent = len(search.thorough) >= MAX_THOROUGH
+    if is_confirmed and (curve.error < KNOWN or is_spent):
         return None
-    goodput = np.where(holds, curve.goodput_at(grid), -1.0)
-    return float(grid[int(np.argmax(goodput))])
+    return _level(best * OFFSETS[len(near) % len(OFFSETS)], question), question.thorough
 
 
-def _step_down(scores: list[Score], curve: Curve, question: Question) -> tuple[float, int] | None:
-    """A lower level to try when all so far miss the SLO: the further off and the longer this goes on, the bolder.
-
-    The least level is given up only when it misses clearly, or was measured as thoroughly as any that decides.
-    """
-    lowest, reached = float(curve.levels[0]), float(curve.attainment[0])
-    if lowest <= question.least:
-        at_least = [score for score in scores if level_of(score.load) <= question.least]
-        is_settled = any(_decides(score, question) or _misses_clearly(score, question) for score in at_least)
-        return None if is_settled else (lowest, question.deciding_requests)
-    factor = 1.2 if reached >= 0.9 * question.attainment else 1.5 if reached >= LEAST_ATTAINMENT else 3.0
-    lower = lowest / factor ** max(1, len(scores) - TIMID_PROBES)
-    return _rounded(max(lower, question.least), question), _quick(question)
+def _at_the_least(search: Search, curve: Curve) -> tuple[float, int] | None:
+    """The least level worth having is given up only when it was measured thoroughly, or clearly misses the SLO."""
+    question = search.question
+    there = [score for score in search.probes if level_of(score.load) <= question.least]
+    if any(score in search.thorough for score in there):
+        return None
+    if there and curve.chance_above(question.least) < HARDLY:
+        return None
+    return _level(question.least, question), question.thorough if there else question.quick
 
 
-def _refine(scores: list[Score], curve: Curve, promising: float, question: Question) -> tuple[float, int] | None:
-    """A deciding probe near the promising level, unless one that passes is close enough already."""
-    below = max((float(x) for x in curve.levels if x <= promising * (1 + 1e-9)), default=promising)
-    above = min((float(x) for x in curve.levels if x > promising * (1 + 1e-9)), default=promising)
-    decided = [score for score in scores if _decides(score, question) and _holds(curve, score, question)]
-    nearest = max((level_of(score.load) for score in decided), default=0.0)
-    narrow = above <= below * BRACKET_RATIO or (question.in_users and above - below <= 1)
-    if narrow:
-        if nearest >= promising * (1 - CLOSE_ENOUGH):
-            return None
-        level = promising if _is_new(promising, scores) else promising * (1 - CLOSE_ENOUGH / 2)
-    else:
-        # Between interpolation and bisection: a steep curve makes interpolation creep along one side.
-        share = np.log(promising / below) / np.log(above / below) if above > below else 0.5
-        level = below * (above / below) ** min(max(share, 0.3), 0.7)
-    return _rounded(level, question), question.deciding_requests
+def _is_bracketed(search: Search, curve: Curve) -> bool:
+    """Whether the best level is known roughly, or lies between two probes that are not far from each other."""
+    levels, best = [level_of(score.load) for score in search.probes], curve.best_level
+    below, above = [level for level in levels if level <= best], [level for level in levels if level > best]
+    return curve.error < BRACKETED or (bool(below and above) and min(above) < max(below) * NARROW)
 
 
-def _is_hopeless(scores: list[Score], question: Question) -> bool:
+def _is_hopeless(search: Search) -> bool:
     """Whether even the first level, whose whole load would not beat the incumbent, clearly misses the SLO."""
-    first = scores[0]
-    if question.beat_rps <= 0 or len(scores) > 1 or first.offered_rps > question.beat_rps * (1 + CLOSE_ENOUGH):
+    question, first = search.question, search.probes[0]
+    if question.beat_rps <= 0 or len(search.probes) > 1 or first.offered_rps > question.beat_rps * CLOSE:
         return False
-    return _misses_clearly(first, question)
+    return attainment_upper(first) < question.attainment
 
 
-def _misses_clearly(score: Score, question: Question) -> bool:
-    return attainment_upper(score) < question.attainment
+def _is_surely_worse(search: Search) -> bool:
+    """Whether the server hardly beats the incumbent at any load, as far as its best level is bracketed."""
+    curve = search.curve()
+    if not search.holds_somewhere or curve.goodput_at_most_rps >= search.question.beat_rps:
+        return False
+    return _is_bracketed(search, curve)
 
 
 def attainment_upper(score: Score) -> float:
@@ -200,37 +199,44 @@ def attainment_upper(score: Score) -> float:
     return float(score.attainment + T9_ONE_SIDED * spread)
 
 
-def _answer(ended: Literal["found", "hopeless"], scores: list[Score], question: Question) -> Answer:
-    curve = fit(scores)
-    passing = [score for score in scores if score.stopped is None and _holds(curve, score, question)]
-    decided = [score for score in passing if _decides(score, question)] or passing
-    if not decided:
-        best = max(scores, key=lambda score: score.attainment)
-        return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, best, None, tuple(scores))
-    best = max(decided, key=lambda score: float(curve.goodput_at(level_of(score.load))))
-    holds = curve.levels[curve.attainment >= question.attainment]
-    value = float(curve.goodput_at(level_of(best.load)))
-    return Answer(ended, value, best, float(holds[-1]), tuple(scores))
+def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
+    curve, probes = search.curve(), tuple(search.probes)
+    whole = [score for score in probes if score.stopped is None]
+    if not whole or not search.holds_somewhere or curve.best_level < search.question.least:
+        closest = max(probes, key=lambda score: score.attainment)
+        return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, closest, None, probes)
+    best = min(
+        _presentable(whole, search, curve), key=lambda score: abs(np.log(level_of(score.load) / curve.best_level))
+    )
+    # What no probe came near is not promised.
+    reach = ABOVE * max(level_of(score.load) for score in probes)
+    # Nobody runs a server that was given up: the sampler is to know it as it likeliest is.
+    given_up = (min(curve.best_level, reach), curve.goodput_rps_within(reach))
+    level, goodput_rps = curve.advice(search.question.attainment, reach) if ended == "found" else given_up
+    return Answer(ended, goodput_rps, best, level, probes)
 
 
-def _holds(curve: Curve, score: Score, question: Question) -> bool:
-    return float(curve.attainment_at(level_of(score.load))) >= question.attainment
+def _presentable(whole: list[Score], search: Search, curve: Curve) -> list[Score]:
+    """The probes that may stand for the best level: near it, thorough, with the SLO held, as far as there are any."""
+    for wanted in (
+        lambda score: _within(score, curve.best_level, NEARBY),
+        lambda score: score in search.thorough,
+        lambda score: score.attainment >= search.question.attainment,
+    ):
+        whole = [score for score in whole if wanted(score)] or whole
+    return whole
 
 
-def _decides(score: Score, question: Question) -> bool:
-    return score.stopped is None and (question.in_users or score.counted >= question.deciding_requests)
-
-
-def _is_new(level: float, scores: list[Score]) -> bool:
-    return all(abs(level / level_of(score.load) - 1) > CLOSE_ENOUGH / 2 for score in scores)
-
-
-def _quick(question: Question) -> int:
-    return min(QUICK_REQUESTS, question.deciding_requests)
+def _within(score: Score, level: float, factor: float) -> bool:
+    return level / factor < level_of(score.load) < level * factor
 
 
 def _load(level: float, question: Question) -> Load:
     return ClosedLoop(max(1, round(level))) if question.in_users else OpenLoop(level)
+
+
+def _level(level: float, question: Question) -> float:
+    return _rounded(max(level, question.least), question)
 
 
 def _rounded(level: float, question: Question) -> float:

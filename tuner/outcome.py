@@ -9,7 +9,7 @@ from tuner.errors import FailureKind
 from tuner.score import Score
 
 TrialState = Literal["measured", "pruned", "infeasible", "failed"]
-"""measured: has a value. pruned: stopped once it could not win; its value is a lower bound. infeasible: the
+"""measured: has a value. pruned: stopped once it could hardly win; its value is rough. infeasible: the
 configuration does not start, or dies. failed: the box or the client spoilt it; says nothing about it."""
 
 CapacityBy = Literal["queue_time", "ttft"]

@@ -12,6 +12,7 @@ from tuner.ramp import is_over, steps_of
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.score import Score, bad_requests, fluidity, score
+from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
 
@@ -19,7 +20,9 @@ IDLE_REQUESTS = 12
 # Arrivals are random: a window for 1000 requests on average would hold fewer in half of the cases.
 ROOM = 1.1
 # A server overloaded by this share must show it: its queue grows by so much per second of the probe.
-OVERLOAD_SEEN = 0.05
+OVERLOAD_SEEN = 0.03
+# A probe that lasts so many times as long as an answer has a full batch at its end.
+FILLED = 3.0
 # A probe is stopped when so many times the allowed share of its requests is bad already, and at least so many.
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
@@ -64,15 +67,29 @@ class Prober:
         return found
 
     def measure(self, load: Load, counted: int) -> Score:
-        """The score at `load` with hardly ever fewer than `counted` requests in the window."""
+        """The score at `load` with hardly ever fewer than `counted` requests in a window no longer than a finalist's.
+
+        The k-th probe of a server replays the k-th trace: the same for every configuration, and none twice on one
+        server, so that its probes do not share their luck.
+        """
+        seed = derive(self.seed, Purpose.SEARCH, sum(one.stage == self.stage for one in self.recorded))
         if not isinstance(load, OpenLoop):
-            return self.measure_for(load, self.slo.window_s)
-        return self.measure_for(load, max(ROOM * counted / load.rate_rps, _least_window_s(self.slo)))
+            return self._measured(load, self.slo.window_s, seed)
+        measure_s = max(ROOM * counted / load.rate_rps, _least_window_s(self.slo, self._answer_s()))
+        return self._measured(load, min(measure_s, longest_window_s(self.slo, load.rate_rps)), seed)
+
+    def _answer_s(self) -> float:
+        """How long an answer takes once it has begun: the median of the slowest probe so far; 0 before the first."""
+        seen = [(one.score.e2e_s, one.score.ttft_s) for one in self.recorded]
+        return max((e2e.p50 - ttft.p50 for e2e, ttft in seen if e2e and ttft), default=0.0)
 
     def measure_for(self, load: Load, measure_s: float) -> Score:
         """The score at `load` over a window of `measure_s` seconds."""
+        return self._measured(load, measure_s, self.seed)
+
+    def _measured(self, load: Load, measure_s: float, seed: int) -> Score:
         window = Window(self.slo.warmup_s, measure_s, self.slo.timeout_s)
-        requests = build(self.workload, self.seed, self._enough(load, window))
+        requests = build(self.workload, seed, self._enough(load, window))
         return self._replay(requests, load, window, self.stage)
 
     def ramp(self, load: ClosedLoop) -> tuple[Score, ...]:
@@ -128,16 +145,23 @@ def tolerated(slo: Slo, expected: float) -> float:
     return max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - slo.attainment) * expected)
 
 
-def _least_window_s(slo: Slo) -> float:
-    """A window long enough for a slight overload to reach the limit on waiting, however many requests it holds.
+def longest_window_s(slo: Slo, rate_rps: float) -> float:
+    """The window of the estimand: the SLO's, or as long as the requests take that its attainment needs."""
+    return max(slo.window_s, slo.deciding_requests / rate_rps)
+
+
+def _least_window_s(slo: Slo, answer_s: float) -> float:
+    """A window long enough for the batch to fill, and for a slight overload to reach the limit on waiting.
 
     Where a share e of the load is too much, a request that is due T seconds into the probe waits about e T, which is
-    the limit at T = limit / e. A share 1 − attainment of the window must lie behind that. Shorter probes call an
-    overloaded server good. Never longer than the SLO's own window, which may then show only a larger overload.
+    the limit at T = limit / e. A share 1 − attainment of the window must lie behind that. And the batch is not full
+    before answers end as often as they begin, FILLED answers' time after the first. Shorter probes call an overloaded
+    server good. Never longer than the SLO's own window, which may then show only a larger overload.
     """
     limit_s = slo.limits.ttft_s or slo.limits.e2e_s or 0.0
     reached_s = limit_s / OVERLOAD_SEEN - slo.warmup_s
-    return min(max(reached_s / slo.attainment if slo.attainment else reached_s, 0.0), slo.window_s)
+    reached_s = reached_s / slo.attainment if slo.attainment else reached_s
+    return min(max(reached_s, FILLED * answer_s - slo.warmup_s, 0.0), slo.window_s)
 
 
 def _closed_at_its_end(log: RequestLog) -> RequestLog:

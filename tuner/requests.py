@@ -30,7 +30,7 @@ class Requests:
     """n requests in m sessions; most workloads have one request per session. Row i is request i.
 
     `session` (n,) ascending from 0 to m − 1, the turns of one session in order. `unit_gaps` (m,) are the gaps before
-    each session's arrival at a load of one session per second: dividing them by the rate gives the schedule, so
+    each session's arrival at a load of one request per second: dividing them by the rate gives the schedule, so
     all loads and configurations share their draws. `think_s` (n,): pause after the end of the turn before, 0 in
     a first turn. `segments[i]` spells out the prompt of request i; its lengths sum to `prompt_tokens[i]`.
 

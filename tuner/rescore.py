@@ -18,17 +18,16 @@ from tuner.conclude import conclude, fresh_point
 from tuner.config.plan import Plan
 from tuner.config.slo import Slo
 from tuner.confirm import finalists, values_of
+from tuner.curve import level_of
 from tuner.errors import ConfigError
 from tuner.finalists import ENOUGH_SEEDS, FinalistRun
 from tuner.goodput import (
-    BRACKET_RATIO,
     LEAST_ATTAINMENT,
     MAX_PROBES,
+    NEARBY,
     Answer,
-    Question,
+    Search,
     at_one_load,
-    fit,
-    level_of,
     next_level,
     worth,
 )
@@ -39,7 +38,7 @@ from tuner.requestlog import Status
 from tuner.score import Score, bad_answers, scored_again
 from tuner.summary import Point, Session, Summary
 from tuner.target import ClosedLoop, OpenLoop
-from tuner.trial import measured
+from tuner.trial import measured, question_of
 
 # Windows that hold a smaller share of the requests that the new attainment needs do not say whether it holds.
 ENOUGH = 0.8
@@ -163,7 +162,8 @@ def _answer(plan: Plan, outcome: Outcome, scores: list[Score]) -> Answer:
         return Answer("misses-slo", 0.0, only, None, (only,))
     if kind == "at_once" or plan.workload.arrivals.speed:
         return at_one_load(only, slo.attainment)
-    return worth(scores, _question(plan, outcome.configuration.gpus))
+    question = question_of(slo, plan.workload, outcome.configuration.gpus)
+    return worth(scores, question, given_up=outcome.state == "pruned")
 
 
 def _is_idle(plan: Plan, scores: Sequence[Score]) -> bool:
@@ -171,27 +171,18 @@ def _is_idle(plan: Plan, scores: Sequence[Score]) -> bool:
     return plan.workload.arrivals.kind not in {"closed", "at_once"} and isinstance(scores[0].load, ClosedLoop)
 
 
-def _question(plan: Plan, gpus: int) -> Question:
-    slo = plan.slo
-    if plan.workload.arrivals.kind == "closed":
-        return Question(slo.attainment, slo.deciding_requests, start=1.0, least=1.0, in_users=True)
-    least = slo.min_rate_rps_per_gpu * gpus
-    return Question(slo.attainment, slo.deciding_requests, start=least, least=least)
-
-
 def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
-    """Goodput per GPU that no load can exceed, by the lowest level that fails. None where a search would end."""
+    """Goodput per GPU that the server hardly exceeds at any load, by its probes. None where a search would end."""
     kind, gpus = plan.workload.arrivals.kind, outcome.configuration.gpus
     if kind == "at_once":
         return None
     if _is_idle(plan, scores):
         misses = scores[0].attainment < min(plan.slo.attainment, LEAST_ATTAINMENT)
         return None if misses else math.inf
-    if plan.workload.arrivals.speed or len(scores) >= MAX_PROBES or next_level(scores, _question(plan, gpus)) is None:
+    search = Search(question_of(plan.slo, plan.workload, gpus), scores)
+    if plan.workload.arrivals.speed or len(scores) >= MAX_PROBES or next_level(search) is None:
         return None
-    curve = fit(scores)
-    failing = curve.attainment < plan.slo.attainment
-    return float(curve.offered_rps[failing][0]) / gpus if failing.any() else math.inf
+    return search.curve().goodput_at_most_rps / gpus
 
 
 def _run(study: Path, run: FinalistRun, slo: Slo) -> FinalistRun:
@@ -224,7 +215,7 @@ def _open_ended(plan: Plan, trials: Sequence[_Trial], summary: Summary) -> tuple
         trial.outcome.trial
         for trial in trials
         if trial.at_most_rps_per_gpu is not None and trial.outcome.trial not in leads
-        if trial.at_most_rps_per_gpu > BRACKET_RATIO * max(known)
+        if trial.at_most_rps_per_gpu > NEARBY * max(known)
     )
 
 

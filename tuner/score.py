@@ -26,7 +26,7 @@ LEFTOVER_FRAC = 0.05
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Linear-interpolated percentiles of one metric over counted requests, in the metric's unit."""
+    """Linear-interpolated percentiles of one metric over counted requests that ended well, in the metric's unit."""
 
     p50: float
     p90: float

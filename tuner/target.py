@@ -11,7 +11,8 @@ from tuner.requests import Requests
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Sessions arrive on an absolute schedule at `rate_rps`, whether or not the server keeps up."""
+    """Sessions arrive on an absolute schedule, whether or not the server keeps up: `rate_rps` requests per second in
+    the mean, all their turns counted."""
 
     rate_rps: float
 

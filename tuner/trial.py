@@ -1,5 +1,6 @@
 """Trial: one configuration, measured by as many probes as it deserves. Here failures become outcomes."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ from launchers.command import command_of
 from launchers.open import LOG_NAME, open_target
 from tuner.capacity import capacity
 from tuner.config.plan import Plan
-from tuner.config.slo import Limits
+from tuner.config.slo import Limits, Slo
 from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import FailureKind, Fault, Interrupted, MeasurementVoid, ServerFailed
@@ -29,7 +30,12 @@ from tuner.seeds import Purpose, derive
 from tuner.taken import as_taken
 from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
-FIRST_GROWTH, LATER_GROWTH = 2.0, 1.3
+FIRST_GROWTH, LATER_GROWTH = 4.0, 1.3
+# A thorough probe of the search is to see so many misses where the SLO just holds.
+MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 560, 2000
+# At a free peak an error of attainment is one of goodput.
+PEAK_THOROUGH = 1200
+LEAST_QUICK, MOST_QUICK = 100, 200
 OFFLINE_REQUESTS = 1000
 BAD_ANSWERS = (Status.FAILED, Status.TRUNCATED, Status.EMPTY)
 # So many answers, all of them bad, are no accident.
@@ -64,7 +70,7 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
             startup_s = target.clock_s()
             blank = _as_taken(blank, plan, target, listener)
             probers.append(prober_for(order, target, listener))
-            answer = _answer(order, probers[0], listener)
+            answer = search_load(order, probers[0], listener)
             cost = Cost(startup_s, target.clock_s() - startup_s)
             listener(StageEntered(order.trial, "stopping"))
         _tell_mishaps(order, probers[0], listener)
@@ -147,14 +153,14 @@ def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: flo
     return Cost(startup_s=time.perf_counter() - started_s)
 
 
-def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
+def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
     """What the server of this trial is worth, by the way its workload offers load."""
     attainment = order.plan.slo.attainment
     if order.plan.workload.arrivals.kind == "at_once":
         offline = prober.all_at_once(OFFLINE_REQUESTS)
         _check_answers(order, prober)
         return at_one_load(offline, attainment)
-    if order.incumbent_rps_per_gpu <= 0 or _in_users(order):
+    if order.incumbent_rps_per_gpu <= 0 or order.plan.workload.arrivals.kind == "closed":
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
         _check_answers(order, prober)
@@ -176,7 +182,9 @@ def _answer(order: TrialOrder, prober: Prober, listener: Listener) -> Answer:
             return best_step(steps, attainment)
         case OpenLoop():
             return at_one_load(probe(load, order.plan.slo.deciding_requests), attainment)
-    return find_goodput(_question(order, prober.idle_e2e_s), probe)
+    incumbent = order.incumbent_rps_per_gpu
+    gpus = order.configuration.gpus
+    return find_goodput(question_of(order.plan.slo, order.plan.workload, gpus, prober.idle_e2e_s, incumbent), probe)
 
 
 def _check_answers(order: TrialOrder, prober: Prober) -> None:
@@ -204,18 +212,36 @@ def given_load(workload: Workload) -> Load | None:
     return None
 
 
-def _question(order: TrialOrder, idle_e2e_s: float) -> Question:
-    """Begin where the incumbent's goodput would have to be beaten, else from what one lonely request takes."""
-    slo, gpus = order.plan.slo, order.configuration.gpus
-    if _in_users(order):
-        return Question(slo.attainment, slo.deciding_requests, start=1.0, least=1.0, in_users=True)
-    least, hint = slo.min_rate_rps_per_gpu * gpus, order.incumbent_rps_per_gpu * gpus
+def question_of(
+    slo: Slo, workload: Workload, gpus: int, idle_e2e_s: float = math.inf, incumbent_rps_per_gpu: float = 0.0
+) -> Question:
+    """What is asked of a server of `gpus`.
+
+    To begin where the incumbent's goodput would have to be beaten, else at what one lonely request's time allows.
+    """
+    thorough = _thorough(slo)
+    if workload.arrivals.kind == "closed":
+        return Question(slo.attainment, thorough, start=1.0, least=1.0, quick=thorough, in_users=True)
+    least, hint = slo.min_rate_rps_per_gpu * gpus, incumbent_rps_per_gpu * gpus
     start, growth = (hint, LATER_GROWTH) if hint > 0 else (2.0 / idle_e2e_s, FIRST_GROWTH)
-    return Question(slo.attainment, slo.deciding_requests, max(start, least), least, growth, beat_rps=hint)
+    return Question(
+        slo.attainment,
+        thorough,
+        start=max(start, least),
+        least=least,
+        quick=min(max(LEAST_QUICK, thorough // 5), MOST_QUICK),
+        growth=growth,
+        beat_rps=hint,
+        deciding=slo.deciding_requests,
+        whole_s=slo.window_s,
+    )
 
 
-def _in_users(order: TrialOrder) -> bool:
-    return order.plan.workload.arrivals.kind == "closed"
+def _thorough(slo: Slo) -> int:
+    """The requests that a thorough probe counts."""
+    if slo.attainment <= 0:
+        return PEAK_THOROUGH
+    return min(max(LEAST_THOROUGH, round(MISSES_TO_SEE / (1 - slo.attainment))), MOST_THOROUGH)
 
 
 def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:

@@ -88,7 +88,7 @@ def _without_rival(outcomes: Sequence[Outcome], challenger: Value | None) -> str
         return "no other configuration held the SLO again on fresh seeds"
     stopped = sum(outcome.state == "pruned" for outcome in outcomes)
     if stopped:
-        return f"{stopped} others clearly missed the SLO at the default's load and were stopped early"
+        return f"{stopped} others could not beat the default and were stopped early"
     return "no other configuration held the SLO"
 
 

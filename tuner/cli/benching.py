@@ -11,7 +11,7 @@ from tuner.bench import Bench, Benched, bench
 from tuner.cli.planning import slo_from
 from tuner.conclude import frontier, point_of, slo_of
 from tuner.errors import ConfigError
-from tuner.load.replay import SEND_LAG_LIMIT_S
+from tuner.load.replay import tolerated_send_lag_s
 from tuner.outcome import Outcome
 from tuner.probe import Recorded, Watcher
 from tuner.requestlog import RequestLog
@@ -20,11 +20,9 @@ from tuner.summary import SCHEMA
 from tuner.target import ClosedLoop, Load, OpenLoop
 from tuner.terminal.benched import benched_text, heading, probe_line, progress_line
 from tuner.terminal.choose import print_summary
-from tuner.workload.named import load_workload
+from tuner.workload.named import fitted, load_workload
 
 PROGRESS_S = 10.0
-# Of the TTFT limit: a send so late cannot turn many good requests into bad ones.
-SEND_LAG_SHARE = 0.1
 MET, MISSED = 0, 3
 
 
@@ -54,8 +52,11 @@ def run_bench(options: BenchOptions) -> int:
     order.check()
     described = describe(options.url, options.model)
     if described.max_model_len is not None:
-        order = replace(order, workload=workload.fitted(described.max_model_len))
-    target = RemoteTarget(described, max(SEND_LAG_LIMIT_S, SEND_LAG_SHARE * (slo.limits.ttft_s or 0)))
+        workload, left_out = fitted(workload, described.max_model_len)
+        order = replace(order, workload=workload)
+        for note in left_out:
+            _say(note)
+    target = RemoteTarget(described, tolerated_send_lag_s(slo.limits.ttft_s))
     _say(heading(described.url, described.model, order))
     found = bench(order, target, described.engine, _tell, _watcher(order))
     if options.as_json:
@@ -75,6 +76,8 @@ def _load(options: BenchOptions) -> Load | None:
 
 def _tell(probe: Recorded) -> None:
     _say(probe_line(probe))
+    if probe.log.client and probe.log.client.voided:
+        _say(f"  measured twice: {probe.log.client.voided}")
     if probe.log.errors:
         _say(f"  some requests failed: {'; '.join(probe.log.errors[:3])}")
 
@@ -130,6 +133,7 @@ def _point(outcome: Outcome, probe: Score) -> dict[str, Any]:
         "missed": dict(probe.missed),
         "stopped": probe.stopped,
         "fluidity": asdict(probe.fluidity) if probe.fluidity else None,
+        "health": asdict(probe.health) if probe.health else None,
     }
 
 

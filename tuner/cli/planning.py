@@ -26,7 +26,7 @@ from tuner.errors import ConfigError, UserError
 from tuner.search import check_sampler
 from tuner.space import Space, spaces_of
 from tuner.wording.simulation import simulated_engine
-from tuner.workload.named import load_workload
+from tuner.workload.named import fitted, load_workload
 
 ENGINE_BIN, IMAGE = "--engine-bin", "--image"
 DEFAULT_TRIALS = 64
@@ -81,10 +81,13 @@ def plan_from(options: Options) -> Planned:
     check_sampler(options.sampler)
     model, slo = load_model(options.model), slo_from(options.slo, options.attainment, options.slo_scale)
     extra_flags = _extra_flags(options.flags)
-    longest = _context(extra_flags, options.engines.split(",")) or model.architecture.max_context
-    workload = load_workload(options.workload or slo.workload).fitted(min(longest, model.architecture.max_context))
-    first = options.engines.split(",")[0]
-    places = Places(named_places(ENGINE_BIN, options.executables, first), named_places(IMAGE, options.images, first))
+    wanted = options.engines.split(",")
+    longest = _context(extra_flags, wanted) or model.architecture.max_context
+    named = load_workload(options.workload or slo.workload)
+    workload, left_out = fitted(named, min(longest, model.architecture.max_context))
+    places = Places(
+        named_places(ENGINE_BIN, options.executables, wanted[0]), named_places(IMAGE, options.images, wanted[0])
+    )
     box = _box(options, model, places)
     if box.simulation is None:
         model.check_servable()
@@ -93,11 +96,11 @@ def plan_from(options: Options) -> Planned:
             pass
     asked = _asked_knobs(options.knobs)
     if box.simulation is None:
-        engines = installed_engines(options.engines.split(","), places, extra_flags)
+        engines = installed_engines(wanted, places, extra_flags)
         refuse_texts(engines.specs, workload)
     else:
-        engines = simulated_engines(options.engines.split(","), asked)
-    notes = engines.notes
+        engines = simulated_engines(wanted, asked)
+    notes = (*engines.notes, *left_out)
     _refuse_knobs_as_flags(engines.specs, extra_flags, asked)
     trials, budget_s = _bounds(options, box)
     plan = Plan(

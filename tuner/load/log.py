@@ -98,7 +98,10 @@ class Transcript:
         ended_at_s = np.nan if ended is None or status is Status.UNFOLLOWED else ended.at_s
         # How long a text is in tokens, only the server knows.
         asked = answer.asked if self.requests.chats and answer.asked else int(self.requests.prompt_tokens[row])
-        return _Result(ended_at_s, status, answer.usage or 0, asked, answer.cached, answer.token_s(), error)
+        token_s = answer.token_s()
+        # An answer that was cut off has no record of its tokens: then a chunk is taken for one.
+        tokens = len(token_s) if answer.usage is None else answer.usage
+        return _Result(ended_at_s, status, tokens, asked, answer.cached, token_s, error)
 
 
 def _said(counts: list[int | None]) -> IntArray | None:

@@ -21,7 +21,16 @@ from tuner.requestlog import ClientHealth, RequestLog
 from tuner.requests import IntArray, Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 
-__all__ = ["SEND_LAG_LIMIT_S", "Endpoint", "Supervision", "more_workers", "replay", "unbelievable", "workers_needed"]
+__all__ = [
+    "SEND_LAG_LIMIT_S",
+    "Endpoint",
+    "Supervision",
+    "more_workers",
+    "replay",
+    "tolerated_send_lag_s",
+    "unbelievable",
+    "workers_needed",
+]
 
 LOOK_PERIOD_S = 1.0
 READY_TIMEOUT_S = 120.0
@@ -34,6 +43,9 @@ CHUNKS_PER_WORKER_PER_S = 20_000
 REQUESTS_PER_WORKER_PER_S = 500
 
 SEND_LAG_LIMIT_S = 0.050
+# Of the limit on TTFT: a send so late cannot turn many good requests into bad ones; of a tight limit, more has to do.
+SEND_LAG_SHARE, SEND_LAG_SHARE_OF_TIGHT = 0.1, 0.25
+LEAST_SEND_LAG_LIMIT_S = 0.010
 BUSY_LIMIT_FRAC = 0.9
 # A shorter probe is little more than its own beginning, which is busy on any machine.
 SATURATION_SHOWS_S = 2.0
@@ -79,14 +91,25 @@ def workers_needed(requests: Requests, load: Load, cpus: int) -> int:
         case ClosedLoop(users):
             need = users / STREAMS_PER_WORKER
         case OpenLoop(rate_rps):
-            tokens, turns = requests.output_tokens.sum() / requests.sessions, len(requests) / requests.sessions
-            need = rate_rps * max(tokens / CHUNKS_PER_WORKER_PER_S, turns / REQUESTS_PER_WORKER_PER_S)
+            tokens = requests.output_tokens.mean() if len(requests) else 0.0
+            need = rate_rps * max(tokens / CHUNKS_PER_WORKER_PER_S, 1 / REQUESTS_PER_WORKER_PER_S)
     return int(np.clip(np.ceil(need), 1, max(1, cpus // 2)))
 
 
 def more_workers(workers: int, cpus: int) -> int:
     """How many to measure with where `workers` were too slow: twice as many, but no more than there are cores."""
     return max(workers, min(2 * workers, cpus))
+
+
+def tolerated_send_lag_s(ttft_limit_s: float | None) -> float:
+    """How late requests may leave at p99: so little of the limit on TTFT that good ones do not turn into bad ones.
+
+    But no less than what any process on a busy machine may have to wait for a core.
+    """
+    if ttft_limit_s is None:
+        return SEND_LAG_LIMIT_S
+    tight_s = max(LEAST_SEND_LAG_LIMIT_S, SEND_LAG_SHARE_OF_TIGHT * ttft_limit_s)
+    return max(min(SEND_LAG_LIMIT_S, tight_s), SEND_LAG_SHARE * ttft_limit_s)
 
 
 def unbelievable(health: ClientHealth, load: Load, ended_s: float, send_lag_limit_s: float) -> str | None:

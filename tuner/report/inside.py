@@ -19,6 +19,7 @@ class _Column:
     heading: str
     value: Callable[[Outcome, Score, EngineView], float | None]
     text: Callable[[float | None], str]
+    is_bound: Callable[[EngineView], bool] = lambda _view: False
 
 
 def _two_digits(value: float | None) -> str:
@@ -28,7 +29,7 @@ def _two_digits(value: float | None) -> str:
 COLUMNS = (
     _Column("running", lambda _o, _s, view: view.running, _two_digits),
     _Column("waiting", lambda _o, _s, view: view.waiting, _two_digits),
-    _Column("median wait", lambda _o, _s, view: view.queue_p50_s, latency),
+    _Column("median wait", lambda _o, _s, view: view.queue_p50_s, latency, lambda view: view.queue_is_bound),
     _Column("tokens per step", lambda _o, _s, view: view.step_tokens, number),
     _Column("batching efficiency", lambda outcome, _s, view: efficiency(outcome, view), share),
     _Column("KV cache, peak", lambda _o, _s, view: view.kv_peak_frac, share),
@@ -52,7 +53,10 @@ def inside(outcomes: Sequence[Outcome], cast: Cast, naming: Naming) -> Table | N
     rows = []
     for outcome, score, view in seen:
         values = [(column, column.value(outcome, score, view)) for column in columns]
-        cells = [Cell(column.text(value), -1 if value is None else value) for column, value in values]
+        cells = [
+            Cell(f"{'< ' if column.is_bound(view) else ''}{column.text(value)}", -1 if value is None else value)
+            for column, value in values
+        ]
         name = title(naming, outcome.configuration.engine, outcome.configuration.knobs)
         first = (Cell(cast.name(outcome.trial), outcome.trial, is_number=False), Cell(name, name, is_number=False))
         rows.append(

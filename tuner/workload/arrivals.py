@@ -1,4 +1,4 @@
-"""Gaps between arrivals at a load of one session per second. Pure."""
+"""Gaps between arrivals at a load of one arrival per second. Pure."""
 
 import numpy as np
 

@@ -32,6 +32,26 @@ def load_workload(text: str) -> Workload:
     )
 
 
+def fitted(workload: Workload, max_context: int) -> tuple[Workload, tuple[str, ...]]:
+    """The workload for a model that takes `max_context` tokens, and what to tell of what that leaves out.
+
+    Raises ConfigError if nothing of it fits.
+    """
+    shorter = workload.fitted(max_context)
+    if shorter.trace is None:
+        return shorter, ()
+    trace = read_trace(Path(shorter.trace))
+    assert shorter.max_model_len is not None
+    kept = trace.fitting(shorter.max_model_len)
+    n, left_out = len(trace.prompt_tokens), len(trace.prompt_tokens) - len(kept.prompt_tokens)
+    if not left_out:
+        return shorter, ()
+    which = f"{left_out:,} of {n:,} requests of {Path(shorter.trace).name}"
+    said = f"{which} are longer than {shorter.max_model_len:,} tokens and are left out"
+    # Rates and speeds are those of the requests that are sent.
+    return shorter.model_copy(update={"trace_rate_rps": kept.rate_rps}), (said,)
+
+
 def _recorded(path: Path) -> Workload:
     trace = read_trace(path)
     return Workload(

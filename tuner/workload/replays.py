@@ -15,9 +15,6 @@ from tuner.workload.traces import Trace, read_trace
 
 BLOCK_TOKENS = 512
 """Mooncake hashes prompts in blocks of this size."""
-CHAT_TOKENS, CHAT_FACTOR = 64, 4 / 3
-"""What a chat's template may add to a prompt, and how much longer a text may be than was estimated: room for both is
-left in the context."""
 ODD = 0x9E3779B97F4A7C15
 """Multiplying by an odd number keeps different hashes different modulo a power of two."""
 
@@ -32,7 +29,9 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
     assert workload.trace is not None
     trace = read_trace(Path(workload.trace))
     if workload.max_model_len is not None:
-        trace = _fitting(trace, workload)
+        trace = trace.fitting(workload.max_model_len)
+        if not len(trace.prompt_tokens):
+            raise ConfigError(f"{workload.trace}: no request of it fits into {workload.max_model_len:,} tokens")
     n = len(trace.prompt_tokens)
     place = int(stream(seed, Purpose.TRACE_START).integers(n)) + np.arange(count)
     prompt_tokens = trace.prompt_tokens[place % n]
@@ -46,21 +45,6 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
         think_s=np.zeros(count),
         segments=_segments(trace, seed, place, prompt_tokens) if chats is None else chat_segments(chats),
         chats=chats,
-    )
-
-
-def _fitting(trace: Trace, workload: Workload) -> Trace:
-    assert workload.max_model_len is not None
-    prompt_tokens = trace.prompt_tokens if trace.chats is None else trace.prompt_tokens * CHAT_FACTOR + CHAT_TOKENS
-    fits = np.flatnonzero(prompt_tokens + trace.output_tokens <= workload.max_model_len)
-    if not len(fits):
-        raise ConfigError(f"{workload.trace}: no request of it fits into {workload.max_model_len:,} tokens")
-    return Trace(
-        prompt_tokens=trace.prompt_tokens[fits],
-        output_tokens=trace.output_tokens[fits],
-        arrival_s=None if trace.arrival_s is None else trace.arrival_s[fits],
-        blocks=None if trace.blocks is None else tuple(trace.blocks[row] for row in fits.tolist()),
-        chats=None if trace.chats is None else tuple(trace.chats[row] for row in fits.tolist()),
     )
 
 

@@ -12,6 +12,9 @@ from tuner.workload.lengths import clip_to_context, draw_durations_s, draw_lengt
 from tuner.workload.prompts import Segments, draw_seeds, system_text
 from tuner.workload.streams import Purpose, stream
 
+MEASURED_SESSIONS = 256
+"""Over so many the turns of a session are averaged, since a context that is too short cuts some off."""
+
 
 @dataclass(frozen=True)
 class _Turns:
@@ -26,7 +29,7 @@ class _Turns:
 
 def build_sessions(workload: Workload, turns: Turns, seed: int, count: int) -> Requests:
     """`count` requests in sessions of up to `turns.per_session`; the last session may be cut short by `count`."""
-    drawn = _draw(workload, turns, seed, count)
+    drawn = _draw(workload, turns, seed, max(count, MEASURED_SESSIONS))
     session, _ = np.nonzero(drawn.kept)
     session = session[:count].astype(np.int64)
     sessions = int(session[-1]) + 1 if count else 0
@@ -35,10 +38,16 @@ def build_sessions(workload: Workload, turns: Turns, seed: int, count: int) -> R
         prompt_tokens=drawn.prompt_tokens[drawn.kept][:count],
         output_tokens=drawn.answered[drawn.kept][:count],
         session=session,
-        unit_gaps=unit_gaps(workload.arrivals, stream(seed, Purpose.ARRIVALS), sessions),
+        # A session is as many requests as has turns, so sessions come that much further apart.
+        unit_gaps=unit_gaps(workload.arrivals, stream(seed, Purpose.ARRIVALS), sessions) * _turns_kept(drawn),
         think_s=drawn.think_s[drawn.kept][:count],
         segments=_segments(system_text(seed, workload.shared), drawn, seed, count),
     )
+
+
+def _turns_kept(drawn: _Turns) -> float:
+    """The mean number of turns of a session; over always as many sessions, so that it is the same for every count."""
+    return float(drawn.kept[:MEASURED_SESSIONS].sum(axis=1).mean())
 
 
 def _draw(workload: Workload, turns: Turns, seed: int, sessions: int) -> _Turns:

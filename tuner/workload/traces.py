@@ -20,8 +20,11 @@ ROWS_AT_MOST = 200_000
 """Longer traces are read up to here: the 2024 Azure week has 27 million rows."""
 BATCH_S = 3.0
 """Mooncake's clock: all requests of three seconds carry one time stamp."""
-FIRST_CHARACTERS = 4096
+FIRST_CHARACTERS = 2**16
 """Enough to know a format by; a ShareGPT file is one line."""
+CHAT_TOKENS, CHAT_FACTOR = 64, 4 / 3
+"""What a chat's template may add to a prompt, and how much longer a text may be than was estimated: room for both is
+left in the context."""
 TEXT_KEYS = ("prompt", "messages", "conversations")
 
 
@@ -43,9 +46,21 @@ class Trace:
     @property
     def rate_rps(self) -> float | None:
         """Requests per second from the first to the last; None where the file has no times, or only one."""
-        if self.arrival_s is None or len(self.arrival_s) < 2 or self.arrival_s[-1] <= 0:
+        if self.arrival_s is None or len(self.arrival_s) < 2 or self.arrival_s[-1] <= self.arrival_s[0]:
             return None
-        return float((len(self.arrival_s) - 1) / self.arrival_s[-1])
+        return float((len(self.arrival_s) - 1) / (self.arrival_s[-1] - self.arrival_s[0]))
+
+    def fitting(self, context: int) -> "Trace":
+        """Those of its requests whose prompt and answer fit into `context` tokens; none, perhaps."""
+        prompt_tokens = self.prompt_tokens if self.chats is None else self.prompt_tokens * CHAT_FACTOR + CHAT_TOKENS
+        fits = np.flatnonzero(prompt_tokens + self.output_tokens <= context)
+        return Trace(
+            prompt_tokens=self.prompt_tokens[fits],
+            output_tokens=self.output_tokens[fits],
+            arrival_s=None if self.arrival_s is None else self.arrival_s[fits],
+            blocks=None if self.blocks is None else tuple(self.blocks[row] for row in fits.tolist()),
+            chats=None if self.chats is None else tuple(self.chats[row] for row in fits.tolist()),
+        )
 
 
 Row = tuple[float, int, int]
