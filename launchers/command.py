@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from launchers.containers import deployed
 from launchers.engine import Engine
 from launchers.engines import ENGINES
 from tuner.config.engine import SMALLEST_THAT_FITS, EngineSpec, Knob, KnobValue
@@ -13,6 +14,16 @@ from tuner.configuration import Configuration
 
 def command_of(plan: Plan, configuration: Configuration) -> tuple[str, ...]:
     """The command that deploys `configuration` of this study, without host and port."""
+    words = engine_command(plan, configuration)
+    image = plan.images.get(configuration.engine)
+    if image is None:
+        return words
+    gpus = 0 if plan.box.gpu.is_cpu else configuration.gpus
+    return (*deployed(ENGINES[configuration.engine], image, gpus, plan.model.path), *words[1:])
+
+
+def engine_command(plan: Plan, configuration: Configuration) -> tuple[str, ...]:
+    """The engine's own words: its executable first, wherever that may be."""
     spec = next(spec for spec in plan.engines if spec.name == configuration.engine)
     extra_flags = (*_context_flags(plan, ENGINES[spec.name]), *plan.extra_flags)
     return launch_command(spec, plan.model, configuration, plan.box.gpu, extra_flags)
@@ -29,7 +40,7 @@ def launch_command(
     engine = ENGINES[spec.name]
     words = [engine.executable, *engine.serve, *engine.model_flag, model.path]
     for name, value in configuration.knobs.items():
-        if not configuration.is_default or value != _unsaid(spec.knobs[name], gpu):
+        if name not in unsaid(spec, configuration, gpu):
             words += knob_flags(spec.knobs[name], value, model)
     return (*words, *(engine.cpu_flags if gpu.is_cpu else ()), *extra_flags)
 
@@ -44,6 +55,15 @@ def knob_flags(knob: Knob, value: KnobValue, model: Model) -> list[str]:
         return flags
     method, path = model.draft.method, model.draft.path
     return [flag.replace("<draft.method>", method).replace("<draft.path>", path) for flag in flags]
+
+
+def unsaid(spec: EngineSpec, configuration: Configuration, gpu: Gpu) -> tuple[str, ...]:
+    """The knobs that the command does not name, because the engine does by itself what they say."""
+    if not configuration.is_default:
+        return configuration.unsaid
+    knobs = configuration.knobs.items()
+    own = (name for name, value in knobs if value == _unsaid(spec.knobs[name], gpu))
+    return tuple(dict.fromkeys((*configuration.unsaid, *own)))
 
 
 def _unsaid(knob: Knob, gpu: Gpu) -> KnobValue:

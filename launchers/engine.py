@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from launchers.facts import FactSheet
 from launchers.faults import Symptoms
 from tuner.engineview import Counter, Name
 
@@ -36,13 +37,17 @@ class Engine:
     """An engine's executable, command line, environment, endpoints, and the log lines that mean failure.
 
     - `executable` is looked for on PATH, unless the environment variable `variable` names one; `distribution` is the
-      name of its Python package, `install` how to get it.
+      name of its Python package, which is asked for the version unless the words `version` make the engine print it;
+      `install` says how to get it. `image_entrypoint`, if not the executable, is what its container images start.
     - `serve` stands between executable and model, `model_flag` (if any) before the model; `help` prints every flag;
-      `context_flag` limits prompt plus answer, in tokens.
+      `context_flag` limits prompt plus answer, in tokens. `host_flag` takes the address, `name_flag` the name that
+      clients ask for ("": any will do).
     - `cpu_flags` and `cpu_env` are needed on a box without GPUs. The flags belong to the command that is deployed
       there; a variable that the user has set himself wins.
     - `measuring_flags` and `measuring_env` are the tuner's own: no telemetry, metrics, a way to reset the cache.
-    - `reset_path` is POSTed to forget cached prefixes. `metrics` names what is read at `metrics_path`.
+    - `reset_path` is POSTed to forget cached prefixes ("": no way to; probes get prompts of their own instead). An
+      engine that `takes_token_ids` completes prompts of them, else it only takes text. `is_simulated`: by us.
+    - `metrics` names what is read at `metrics_path`, `facts` what a server is asked once when it is ready.
     """
 
     name: str
@@ -55,7 +60,13 @@ class Engine:
     context_flag: str
     reset_path: str
     symptoms: Symptoms
+    version: tuple[str, ...] = ()
     model_flag: tuple[str, ...] = ()
+    host_flag: str = "--host"
+    name_flag: str = "--served-model-name"
+    takes_token_ids: bool = True
+    is_simulated: bool = True
+    image_entrypoint: str = ""
     cpu_flags: tuple[str, ...] = ()
     cpu_env: Mapping[str, str] = field(default_factory=dict)
     measuring_flags: tuple[str, ...] = ()
@@ -63,5 +74,6 @@ class Engine:
     health_path: str = "/health"
     metrics_path: str = "/metrics"
     metrics: EngineMetrics = EngineMetrics()
+    facts: FactSheet = field(default_factory=FactSheet)
     ready_timeout_s: float = 1200.0
     stop_grace_s: float = 10.0

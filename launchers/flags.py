@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from launchers.containers import asking, docker_for, image_id
 from launchers.engine import Engine
 from tuner.config.engine import EngineSpec, Knob
 from tuner.config.strict import suggestion
@@ -17,7 +18,7 @@ from tuner.errors import ConfigError, EngineMissing
 HELP_TIMEOUT_S = 180.0
 VERSION_TIMEOUT_S = 30.0
 # A line that defines a flag: "  --max-num-seqs N, -n N"; the text that explains it stands further to the right.
-DEFINITION = re.compile(r"^ {1,4}(-.+)$", re.MULTILINE)
+DEFINITION = re.compile(r"^ {1,6}(-.+)$", re.MULTILINE)
 FLAG = re.compile(r"(?:^|(?<=[ ,/]))(--?[A-Za-z][\w-]*)")
 PYTHON = re.compile(r"^#!\s*(\S*python\S*)|^'''exec'\s+\"?([^\"\s]+)", re.MULTILINE)
 
@@ -34,27 +35,47 @@ class Installed:
 def installed(engine: Engine, executable: Path) -> Installed:
     """What `executable` is and can. Raises EngineMissing if it does not answer."""
     version = _version(engine, executable)
-    remembered = _cache_file(executable, version)
+    remembered = _cache_file(f"{executable} {executable.stat().st_mtime_ns} {version}")
     if remembered.is_file():
-        return Installed(executable, version, frozenset(json.loads(remembered.read_text())["flags"]))
-    flags = flags_in(_help(engine, executable))
+        return _recalled(remembered, executable)
+    flags = flags_in(_help((str(executable), *engine.help), engine))
     if not flags:
         raise EngineMissing(f"{executable}: `{' '.join(engine.help)}` names no flags; is this {engine.name}?")
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    remembered.write_text(json.dumps({"executable": str(executable), "version": version, "flags": sorted(flags)}))
-    return Installed(executable, version, flags)
+    return _remember(remembered, Installed(executable, version, flags))
+
+
+def in_image(engine: Engine, image: str) -> Installed:
+    """What the engine in a container image is and can. Raises EngineMissing if there is no docker, or no answer."""
+    docker = docker_for(image)
+    identity = image_id(docker, image)
+    remembered = _cache_file(f"{identity} {engine.name}")
+    if remembered.is_file():
+        return _recalled(remembered, Path(image))
+    entrypoint = engine.image_entrypoint or engine.executable
+    version = _version_in(docker, engine, image, entrypoint)
+    flags = flags_in(_help((*asking(docker, image, entrypoint), *engine.help), engine))
+    if not flags:
+        raise EngineMissing(f"--image {image}: `{entrypoint} {' '.join(engine.help)}` names no flags")
+    return _remember(remembered, Installed(Path(image), version, flags))
 
 
 def flags_in(help_text: str) -> frozenset[str]:
-    """Every flag that an argparse help text defines. Pure."""
-    definitions = DEFINITION.findall(help_text)
-    return frozenset(flag for definition in definitions for flag in FLAG.findall(definition.split("   ")[0]))
+    """Every flag that a help text of argparse, click or clap defines. Pure."""
+    return frozenset(flag for definition in DEFINITION.findall(help_text) for flag in _defined(definition))
+
+
+def _defined(definition: str) -> list[str]:
+    """The flags of one definition. vLLM 0.33 shows `--enable-x, --disable-x` and takes `--no-enable-x` as well."""
+    shown = FLAG.findall(definition.split("  ", maxsplit=1)[0])
+    pairs = {flag.replace("--disable-", "--enable-") for flag in shown if flag.startswith("--disable-")} & {*shown}
+    return [*shown, *(flag.replace("--enable-", "--no-enable-") for flag in pairs)]
 
 
 def unknown_flags(words: Iterable[str], known: frozenset[str]) -> tuple[str, ...]:
     """The flags among `words` that are not `known`, in order. Pure."""
     flags = (word.partition("=")[0] for word in words if re.match(r"--?[A-Za-z]", word))
-    return tuple(flag for flag in flags if flag.replace("_", "-").partition(".")[0] not in known)
+    dashed = {flag.replace("_", "-") for flag in known}
+    return tuple(flag for flag in flags if flag.replace("_", "-").partition(".")[0] not in dashed)
 
 
 def fitted(spec: EngineSpec, engine: Installed) -> tuple[EngineSpec, tuple[str, ...]]:
@@ -62,6 +83,9 @@ def fitted(spec: EngineSpec, engine: Installed) -> tuple[EngineSpec, tuple[str, 
     knobs: dict[str, Knob] = {}
     notes: list[str] = []
     for name, knob in spec.knobs.items():
+        if not knob.exists_in(engine.version):
+            notes.append(f"{name} is left out: {spec.title} {engine.version} is not of its versions, {_span(knob)}")
+            continue
         usable, lacking = usable_part(knob, engine.flags)
         if usable:
             knobs[name] = usable
@@ -76,11 +100,22 @@ def usable_part(knob: Knob, known: frozenset[str]) -> tuple[Knob | None, tuple[s
     if knob.choices is None:
         lacking = unknown_flags([knob.flag or ""], known)
         return (None if lacking else knob), lacking
-    lacking = tuple(dict.fromkeys(flag for flags in knob.choices.values() for flag in unknown_flags(flags, known)))
+    lacking = unknown_flags(knob.flags, known)
     kept = {name: flags for name, flags in knob.choices.items() if not unknown_flags(flags, known)}
     if len(kept) < 2 or any(case.value not in kept for case in knob.default):
         return None, lacking
     return knob.model_copy(update={"choices": kept}), lacking
+
+
+def _span(knob: Knob) -> str:
+    """`0.5.21 and later`, `up to 0.26`, `0.5.14 to 0.5.20`."""
+    match knob.since, knob.until:
+        case str(since), None:
+            return f"{since} and later"
+        case None, until:
+            return f"up to {until}"
+        case since, until:
+            return f"{since} to {until}"
 
 
 def refuse_unknown(extra_flags: Iterable[str], engine: Installed) -> None:
@@ -91,12 +126,12 @@ def refuse_unknown(extra_flags: Iterable[str], engine: Installed) -> None:
 
 
 def _version(engine: Engine, executable: Path) -> str:
-    """Asked of the package's metadata: to start the engine for it takes ten seconds."""
-    first_lines = executable.read_bytes()[:1024].decode(errors="replace")
-    found = PYTHON.search(first_lines)
-    if not found:
+    """Asked of the package's metadata where there is one: to start the engine for it takes ten seconds."""
+    if engine.version:
+        return _version_printed([str(executable), *engine.version])
+    python = _python_of(executable)
+    if not python:
         return ""
-    python = found.group(1) or found.group(2)
     code = f"import importlib.metadata as m; print(m.version({engine.distribution!r}))"
     try:
         answer = subprocess.run(
@@ -107,8 +142,38 @@ def _version(engine: Engine, executable: Path) -> str:
     return answer.stdout.strip()
 
 
-def _help(engine: Engine, executable: Path) -> str:
-    command = [str(executable), *engine.help]
+def missing_python(executable: Path) -> str:
+    """The interpreter that the first line of `executable` names, if it is not there; "" if all is well."""
+    python = _python_of(executable)
+    return python if python.startswith("/") and not Path(python).exists() else ""
+
+
+def _python_of(executable: Path) -> str:
+    """The Python that runs `executable`, by its first lines; "" if it is no Python script."""
+    first_lines = executable.read_bytes()[:1024].decode(errors="replace")
+    found = PYTHON.search(first_lines)
+    return (found.group(1) or found.group(2)) if found else ""
+
+
+def _version_printed(command: list[str]) -> str:
+    """The first number with dots in what it prints: `text-generation-launcher 3.3.5`."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"\d+(?:\.\d+)+\S*", answer.stdout)
+    return found[0] if found else ""
+
+
+def _version_in(docker: str, engine: Engine, image: str, entrypoint: str) -> str:
+    """By its own word, or by that of the Python in the image."""
+    if engine.version:
+        return _version_printed([*asking(docker, image, entrypoint), *engine.version])
+    code = f"import importlib.metadata as m; print(m.version({engine.distribution!r}))"
+    return _version_printed([*asking(docker, image, "python3"), "-c", code])
+
+
+def _help(command: tuple[str, ...], engine: Engine) -> str:
     try:
         answer = subprocess.run(
             command,
@@ -127,7 +192,20 @@ def _help(engine: Engine, executable: Path) -> str:
     return answer.stdout
 
 
-def _cache_file(executable: Path, version: str) -> Path:
+def _recalled(remembered: Path, executable: Path) -> Installed:
+    kept = json.loads(remembered.read_text())
+    return Installed(executable, kept["version"], frozenset(kept["flags"]))
+
+
+def _remember(remembered: Path, found: Installed) -> Installed:
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"executable": str(found.executable), "version": found.version, "flags": sorted(found.flags)}
+    remembered.write_text(json.dumps(kept))
+    return found
+
+
+def _cache_file(identity: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    identity = f"{executable} {executable.stat().st_mtime_ns} {version}"
+    # The number of the reading: what an older one has made of a help text does not count.
+    identity = f"2 {identity}"
     return cache / "goodtune" / "flags" / f"{sha256(identity.encode()).hexdigest()[:16]}.json"

@@ -1,16 +1,18 @@
 """The guardian: a tiny process between tuner and server that lets nothing outlive the tuner, not even by SIGKILL.
 
-    python -I -S guardian.py TUNER_PID ALIVE_FD STATUS_FD GRACE_S CORES COMMAND...
+    python -I -S guardian.py TUNER_PID ALIVE_FD STATUS_FD GRACE_S CORES FAREWELL COMMAND...
 
 It starts COMMAND in a session of its own and waits for the first of: the server ends, something is written to the
 pipe ALIVE_FD or it is closed (the order to stop), the tuner is gone. Then the server gets SIGTERM, next all that it
 has left behind, and GRACE_S seconds later SIGKILL goes to whatever descends from it. The guardian ends when none is
 left, with the server's exit status. On STATUS_FD it writes `started PID` and `exited CODE` (negative: the signal that
-killed it), a line each. CORES (`0,1,2`, or empty for all) are those the server may use. Standard library only: it has
-to start in milliseconds and to be too small to fail.
+killed it), a line each. CORES (`0,1,2`, or empty for all) are those the server may use. FAREWELL (a JSON list of
+words, or empty) is a command run behind it all: a container does not descend from who asked for it. Standard library
+only: it has to start in milliseconds and to be too small to fail.
 """
 
 import ctypes
+import json
 import os
 import select
 import signal
@@ -22,6 +24,7 @@ from contextlib import suppress
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_AGAIN_S = 0.1
+FAREWELL_S = 30.0
 EXIT_NOT_FOUND = 127
 
 # Out of the terminal's reach: only the tuner decides when a server stops, and the guardian has to survive to do it.
@@ -31,7 +34,7 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 def main(arguments: list[str]) -> int:
     """Guard one server from start to end; returns the exit status to leave with."""
     tuner_pid, alive_fd, status_fd = (int(text) for text in arguments[:3])
-    grace_s, cores, command = float(arguments[3]), arguments[4], arguments[5:]
+    grace_s, cores, farewell, command = float(arguments[3]), arguments[4], arguments[5], arguments[6:]
     if cores:
         os.sched_setaffinity(0, map(int, cores.split(",")))
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -46,6 +49,8 @@ def main(arguments: list[str]) -> int:
     if family.exit_code is not None:
         _say(status_fd, f"exited {family.exit_code}")
     _stop(family, grace_s)
+    if farewell:
+        _run(json.loads(farewell))
     assert family.exit_code is not None, "the server is our child, so its end was seen"
     return family.exit_code if family.exit_code >= 0 else 128 - family.exit_code
 
@@ -121,6 +126,20 @@ def _start(command: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
     os._exit(EXIT_NOT_FOUND)
+
+
+def _run(command: list[str]) -> None:
+    """Run `command` to its end, but for no longer than FAREWELL_S; nobody reads what it says."""
+    silence = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    try:
+        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=silence)
+    except OSError:
+        return
+    kill_at = time.monotonic() + FAREWELL_S
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > kill_at:
+            _send(pid, signal.SIGKILL)
+        time.sleep(KILL_AGAIN_S)
 
 
 def _say(status_fd: int, line: str) -> None:

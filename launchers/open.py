@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from launchers.command import command_of
+from launchers.command import command_of, engine_command
+from launchers.containers import Container, container_name, removal, supervised
 from launchers.cpu import engine_cores, usable_cores
 from launchers.engine import Engine
 from launchers.engines import ENGINES
@@ -49,8 +50,10 @@ def open_target(
 
 def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folder: Path) -> Serving:
     engine = ENGINES[configuration.engine]
+    if configuration.engine in plan.images:
+        return _in_container(plan, configuration, gpus, folder)
     executable = find_executable(engine, plan.executables)
-    command = (str(executable), *command_of(plan, configuration)[1:])
+    command = (str(executable), *engine_command(plan, configuration)[1:])
     if plan.box.gpu.is_cpu:
         serving = _serving(engine, plan, command, folder, _cpu_environment(engine, plan))
         return replace(serving, cores=engine_cores(usable_cores()))
@@ -58,6 +61,19 @@ def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folde
     return replace(
         serving, vacancy=Vacancy({gpu: plan.box.idle_gib[gpu] for gpu in gpus if gpu in plan.box.idle_gib})
     )
+
+
+def _in_container(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folder: Path) -> Serving:
+    """The docker client is the server's process here; what it asked for is removed behind it."""
+    engine = ENGINES[configuration.engine]
+    name = container_name(plan.study, folder.name)
+    env = _cpu_environment(engine, plan) if plan.box.gpu.is_cpu else {}
+    seen = () if plan.box.gpu.is_cpu else gpus
+    variables = {**engine.measuring_env, **env}
+    container = Container(name, seen, variables)
+    client = supervised(engine, plan.images[engine.name], plan.model.path, container)
+    command = (*client, *engine_command(plan, configuration)[1:])
+    return replace(_serving(engine, plan, command, folder, env), farewell=removal(name))
 
 
 def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Serving:

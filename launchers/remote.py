@@ -1,7 +1,6 @@
 """RemoteTarget: a server that somebody else runs, over HTTP. It is measured, never started, stopped or reset."""
 
 import json
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,26 +12,22 @@ from urllib.parse import urlsplit
 import httpx
 
 from launchers.cpu import usable_cores
+from launchers.salt import fresh_salt, salted
 from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
+from tuner.engineview import EngineFacts
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.prompts import drawn_ids
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.requestlog import RequestLog
-from tuner.requests import Requests, Segment
+from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
-from tuner.workload.chats import marked
 
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 GONE_AFTER = 3
 # Ids below this are whole words or pieces of them in every vocabulary in use.
 SAFE_VOCAB = 8000
-SALTS_BELOW = 2**63
-
-
-def _fresh_salt() -> int:
-    return int.from_bytes(os.urandom(8)) % SALTS_BELOW
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class RemoteTarget:
 
     described: Described
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
-    _salt: int = field(default_factory=_fresh_salt)
+    _salt: int = field(default_factory=fresh_salt)
     _started_s: float = field(default_factory=perf_counter)
     _refused: int = 0
 
@@ -68,16 +63,20 @@ class RemoteTarget:
         workers = workers_needed(requests, load, cores)
         supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s, workers)
         try:
-            return replay(endpoint, _salted(requests, self._salt), load, window, supervision)
+            return replay(endpoint, salted(requests, self._salt), load, window, supervision)
         except MeasurementVoid as void:
             self.reset_cache()
             supervision = replace(supervision, workers=more_workers(workers, cores))
-            log = replay(endpoint, _salted(requests, self._salt), load, window, supervision)
+            log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
             return replace(log, client=log.client and replace(log.client, voided=str(void)))
 
     def reset_cache(self) -> None:
         """From here on, other prompts."""
-        self._salt = _fresh_salt()
+        self._salt = fresh_salt()
+
+    def facts(self) -> EngineFacts | None:
+        """Nothing: what it was started with is its owner's business."""
+        return None
 
     def clock_s(self) -> float:
         """Seconds since the measuring began."""
@@ -180,13 +179,3 @@ def _try_out(client: httpx.Client, described: Described) -> None:
         raise BoxUnusable(f"{where}: not offered ({answer.status_code}); prompts go there as token ids")
     if not answer.is_success:
         raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {answer.text[:300]}")
-
-
-def _salted(requests: Requests, salt: int) -> Requests:
-    """The same requests with other texts; equal segments stay equal. Real text only gets another beginning."""
-    if requests.chats is not None:
-        return replace(requests, chats=tuple(marked(chat, f"{salt:x}") for chat in requests.chats))
-    segments = tuple(
-        tuple(Segment(segment.seed ^ salt, segment.tokens) for segment in prompt) for prompt in requests.segments
-    )
-    return replace(requests, segments=segments)

@@ -11,11 +11,13 @@ import httpx
 
 from launchers.cpu import usable_cores
 from launchers.engine import Engine
+from launchers.facts import facts_of
 from launchers.ports import HOST, reserved_port
+from launchers.salt import fresh_salt, salted
 from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
 from launchers.vacancy import Vacancy
-from tuner.engineview import view_of
+from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.requestlog import RequestLog, Status
@@ -46,7 +48,7 @@ class Serving:
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
     server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client is too slow whose sends are
     more than `send_lag_limit_s` late at p99. A probe is stopped in which no token comes for `silence_limit_s`.
-    `vacancy` is what has to be free before the server starts.
+    `vacancy` is what has to be free before the server starts, `farewell` removes its container, if it is in one.
     """
 
     engine: Engine
@@ -57,6 +59,7 @@ class Serving:
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     cores: tuple[int, ...] = ()
+    farewell: tuple[str, ...] = ()
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     reset_timeout_s: float = 60.0
     silence_limit_s: float = SILENCE_LIMIT_S
@@ -64,14 +67,15 @@ class Serving:
     vacancy: Vacancy = field(default_factory=Vacancy)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ServedTarget:
-    """A warm server behind HTTP; implements `tuner.target.Target`."""
+    """A warm server behind HTTP; implements `tuner.target.Target`. `salt` is None while prompts need none."""
 
     serving: Serving
     server: Server
     endpoint: Endpoint
     scraper: Scraper
+    salt: int | None = None
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
@@ -88,6 +92,7 @@ class ServedTarget:
 
     def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
         self.scraper.begin()
+        requests = requests if self.salt is None else salted(requests, self.salt)
         log = replay(self.endpoint, requests, load, window, supervision)
         if (log.status == Status.FAILED).any():
             self.server.check_dead()
@@ -113,8 +118,12 @@ class ServedTarget:
     def reset_cache(self) -> None:
         """Forget cached prefixes. An engine refuses while requests are running, so this also waits until it is idle.
 
-        Raises MeasurementVoid where it is not offered, ServerFailed if the server has died or never becomes idle.
+        An engine that has no way to gets other prompts for every probe instead. Raises MeasurementVoid where it is
+        not offered, ServerFailed if the server has died or never becomes idle.
         """
+        if not self.serving.engine.reset_path:
+            self.salt = fresh_salt()
+            return
         url = f"{self.endpoint.base_url}{self.serving.engine.reset_path}"
         timeout_s = self.serving.reset_timeout_s
         deadline_s = time.perf_counter() + timeout_s
@@ -132,6 +141,10 @@ class ServedTarget:
             f"the server did not become idle within {timeout_s:g} s of the last request ({url}: {said.value})"
         )
 
+    def facts(self) -> EngineFacts | None:
+        """What the server says it was started with."""
+        return facts_of(self.serving.engine.facts, self.endpoint.base_url, self.server.guard.log_tail())
+
     def clock_s(self) -> float:
         """Seconds since the server was asked to start."""
         return time.perf_counter() - self.server.started_s
@@ -144,7 +157,8 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
     serving.vacancy.wait()
     with _reserved(serving.port) as port:
         base_url = f"http://{HOST}:{port}"
-        address = ("--host", HOST, "--port", str(port), "--served-model-name", serving.model)
+        name = (engine.name_flag, serving.model) if engine.name_flag else ()
+        address = (engine.host_flag, HOST, "--port", str(port), *name)
         launch = Launch(
             command=(*serving.command, *engine.measuring_flags, *address),
             health_url=f"{base_url}{engine.health_path}",
@@ -154,6 +168,7 @@ def open_served(serving: Serving) -> Iterator[ServedTarget]:
             ready_timeout_s=serving.ready_timeout_s or engine.ready_timeout_s,
             stop_grace_s=engine.stop_grace_s,
             cores=serving.cores,
+            farewell=serving.farewell,
         )
         metrics = scraping(f"{base_url}{engine.metrics_path}", engine.metrics)
         try:

@@ -2,6 +2,7 @@
 
 from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
+from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
 from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
@@ -62,18 +63,44 @@ METRICS = EngineMetrics(
     unsaid_zeros=("preemptions",),
 )
 
+FACTS = FactSheet(
+    path="/server_info",
+    knobs={
+        "max_batch_size": Fact("internal_states.0.effective_max_running_requests_per_dp"),
+        "token_budget": Fact("chunked_prefill_size"),
+        "tp": Fact("tp_size"),
+        "pp": Fact("pp_size"),
+        "dp": Fact("dp_size"),
+        "max_prefill_tokens": Fact("max_prefill_tokens"),
+        "mixed_chunk": Fact("enable_mixed_chunk", ON_OFF),
+        "prefill_decode_interval": Fact("prefill_decode_interval"),
+        "prefix_caching": Fact("disable_radix_cache", OFF_ON),
+        "gpu_memory_utilization": Fact("mem_fraction_static"),
+        "eviction_policy": Fact("radix_eviction_policy"),
+        "schedule_policy": Fact("schedule_policy"),
+        "schedule_conservativeness": Fact("schedule_conservativeness"),
+        "overlap_schedule": Fact("disable_overlap_schedule", OFF_ON),
+        "decode_steps": Fact("num_continuous_decode_steps"),
+        "cuda_graph_max_batch": Fact("cuda_graph_config.decode.max_bs"),
+        "stream_interval": Fact("stream_interval"),
+    },
+    kv_tokens="max_total_num_tokens",
+    version="version",
+)
+
 SGLANG = Engine(
     name="sglang",
     executable="sglang",
     variable="GOODTUNE_SGLANG",
     distribution="sglang",
-    install="uv venv sglang-env && uv pip install --python sglang-env sglang",
+    install="tune engines install sglang",
     serve=("serve",),
     help=("serve", "--help"),
     context_flag="--context-length",
     reset_path="/flush_cache",
     symptoms=Symptoms(PATTERNS, STAGES),
     metrics=METRICS,
+    facts=FACTS,
     model_flag=("--model-path",),
     cpu_flags=("--device", "cpu", "--max-total-tokens", str(CPU_KV_TOKENS)),
     cpu_env={"OMP_NUM_THREADS": str(engine_threads(usable_cores()))},

@@ -1,5 +1,6 @@
 """The one supervisor of every server process: start, readiness, death, stop. A server exists for one `with` block."""
 
+import json
 import os
 import select
 import signal
@@ -34,7 +35,8 @@ class Launch:
     """How to start a server.
 
     `env` is added to ours. `ready_timeout_s` counts from the start to the first 200 of `health_url`; `stop_grace_s`
-    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all.
+    lies between SIGTERM and SIGKILL. What the server says is appended to `log`. `cores` () are all. `farewell` is
+    the command that removes the container which `command` asked for, if it did.
     """
 
     command: tuple[str, ...]
@@ -45,6 +47,7 @@ class Launch:
     ready_timeout_s: float = 900.0
     stop_grace_s: float = 10.0
     cores: tuple[int, ...] = ()
+    farewell: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ class Guard:
         self._news_fd, news_write = os.pipe()
         program = (sys.executable, "-I", "-S", guardian.__file__)
         cores = ",".join(map(str, launch.cores))
-        arguments = (os.getpid(), alive_read, news_write, launch.stop_grace_s, cores)
-        self._log = launch.log
+        farewell = json.dumps(launch.farewell) if launch.farewell else ""
+        arguments = (os.getpid(), alive_read, news_write, launch.stop_grace_s, cores, farewell)
+        self._log, self._farewell = launch.log, launch.farewell
         with launch.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -185,6 +189,9 @@ class Guard:
         if group is not None:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
+        if self._farewell:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(self._farewell, capture_output=True, timeout=KILLED_WITHIN_S, check=False)
 
     def _listen(self) -> None:
         with suppress(BlockingIOError):
@@ -218,7 +225,12 @@ def _check_starting(server: Server) -> None:
 
 
 def _is_listening(server: Server) -> bool:
-    """Whether the answer came from our server, and not from somebody else's on the same port."""
+    """Whether the answer came from our server, and not from somebody else's on the same port.
+
+    What listens in a container does not descend from us; there the reserved port has to do.
+    """
+    if server.launch.farewell:
+        return True
     port = httpx.URL(server.launch.health_url).port
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(server.guard.pid).children(recursive=True):

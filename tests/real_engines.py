@@ -1,12 +1,19 @@
-"""How tests open a real engine on this machine's CPU, with the tiny model of $GOODTUNE_TINY_MODEL."""
+"""How tests open a real engine on this CPU, with the tiny model of $GOODTUNE_TINY_MODEL, and what they ask it."""
 
+import os
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
+import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from launchers.open import open_target
+from launchers.served import ServedTarget
 from launchers.sim.faults import Fault
 from launchers.sim.metrics import exposition
 from launchers.sim.realtime import RealTime
@@ -17,7 +24,16 @@ from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box
 from tuner.configuration import Configuration
+from tuner.requests import Message, Requests, Segment
 from tuner.target import Target
+from tuner.workload.chats import chat_segments, prompt_lengths
+
+without_sglang = pytest.mark.skipif("GOODTUNE_SGLANG" not in os.environ, reason="GOODTUNE_SGLANG names no SGLang")
+real_engines = pytest.mark.parametrize(
+    "engine", ["vllm", pytest.param("sglang", marks=without_sglang)], scope="module"
+)
+OUTPUT_TOKENS = 16
+WORKER = {"vllm": "EngineCore", "sglang": "scheduler"}
 
 Exported = tuple[str, frozenset[tuple[str, object]]]
 
@@ -63,3 +79,45 @@ def open_real(engine: str, folder: Path, **knobs: Any) -> AbstractContextManager
     )
     configuration = Configuration(engine, {"max_batch_size": 8, "token_budget": 512} | knobs)
     return open_target(plan, configuration, (0,), folder)
+
+
+def processes_of(target: ServedTarget) -> list[int]:
+    return [process.pid for process in psutil.Process(target.server.guard.pid).children(recursive=True)]
+
+
+def some_requests(n: int) -> Requests:
+    return Requests(
+        seed=0,
+        prompt_tokens=np.full(n, 64),
+        output_tokens=np.full(n, OUTPUT_TOKENS),
+        session=np.arange(n),
+        unit_gaps=np.ones(n),
+        think_s=np.zeros(n),
+        segments=tuple((Segment(i, 64),) for i in range(n)),
+    )
+
+
+def long_prompts(n: int) -> Requests:
+    prompt = np.full(n, 1500)
+    segments = tuple((Segment(i, 1500),) for i in range(n))
+    return replace(some_requests(n), prompt_tokens=prompt, output_tokens=np.full(n, 24), segments=segments)
+
+
+def some_chats(n: int) -> Requests:
+    """Conversations that a model can copy from, of about 100 tokens; the first half of each is the same."""
+    rules = "You are a helpful assistant. Answer in short sentences, one after the other. " * 4
+    chats = tuple(
+        (Message("system", rules), Message("user", f"Count from {row} on: 1 2 3 4 1 2 3 4 1 2 3 4"))
+        for row in range(n)
+    )
+    requests = some_requests(n)
+    return replace(requests, prompt_tokens=prompt_lengths(chats), segments=chat_segments(chats), chats=chats)
+
+
+def metrics_of(target: ServedTarget) -> str:
+    return httpx.get(f"{target.endpoint.base_url}/metrics", timeout=30).text
+
+
+def longest_of(target: ServedTarget) -> int:
+    models = httpx.get(f"{target.endpoint.base_url}/v1/models", timeout=30).json()
+    return int(models["data"][0]["max_model_len"])

@@ -218,11 +218,21 @@ def test_a_default_that_cannot_start_is_noted_and_the_study_may_go_on(folder: Pa
     assert any("default will not start on this box" in note for note in planned.notes)
 
 
-def test_the_model_for_cpus_is_simulated_only_with_a_word_on_what_was_probably_meant(tmp_path):
-    notes = plan_from(Options(model="tiny", slo="tiny", out=tmp_path / "study")).notes
+def test_the_model_for_cpus_is_simulated_only_with_a_word_on_what_was_probably_meant(folder: Path) -> None:
+    notes = plan_from(Options(model="tiny", slo="tiny", out=folder / "study")).notes
     assert any("none was found: name one with --engine-bin" in note for note in notes)
-    asked = plan_from(Options(model="tiny", slo="tiny", simulate="virtual", out=tmp_path / "study")).notes
+    asked = plan_from(Options(model="tiny", slo="tiny", simulate="virtual", out=folder / "study")).notes
     assert not any("--engine-bin" in note for note in asked)
+
+
+@pytest.mark.parametrize(
+    ("engine", "flag", "longest"),
+    [("vllm", "max-model-len", 4096), ("sglang", "context-length", 4096), ("sglang", "max-total-tokens", 32768)],
+)
+def test_only_an_engines_own_flag_limits_the_context(folder: Path, engine: str, flag: str, longest: int) -> None:
+    """TGI calls by --max-total-tokens what SGLang calls the size of its KV cache."""
+    options = Options(model="qwen-7b", slo="chat", workload="1024x128", engines=engine, flags=(f"{flag}=4096",))
+    assert plan_from(options).plan.workload.max_model_len == longest
 
 
 def test_any_engine_flag_can_be_passed_on(folder: Path) -> None:

@@ -3,6 +3,7 @@ import pytest
 from launchers.command import command_of, knob_flags, launch_command
 from launchers.engines import ENGINES
 from launchers.flags import FLAG
+from launchers.sim.settings import MODELLED
 from tests.builders import a_gpu, a_model, a_plan, a_workload, an_engine
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec, Knob
@@ -72,11 +73,12 @@ def test_every_engine_describes_itself_completely(name):
     assert engine.name == name
     assert engine.variable == f"GOODTUNE_{name.upper()}"
     assert engine.health_path.startswith("/")
-    assert engine.reset_path.startswith("/")
+    assert engine.reset_path.startswith("/") or engine.reset_path == ""
     assert engine.metrics_path.startswith("/")
     assert FLAG.fullmatch(engine.context_flag)
     assert engine.symptoms.patterns
     assert engine.install
+    assert engine.is_simulated == (name in MODELLED)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -19,7 +19,7 @@ from tuner.errors import ConfigError
     "kind, typo, hint",
     [
         (Slo, "caht", "no slo named 'caht' (did you mean 'chat'?); there is: agent, batch, chat, "),
-        (EngineSpec, "vlm", "no engine named 'vlm' (did you mean 'vllm'?); there is: sglang, vllm"),
+        (EngineSpec, "vlm", "no engine named 'vlm' (did you mean 'vllm'?); there is: sglang, tgi, trtllm, vllm"),
         (Gpu, "h1000", "no gpu named 'h1000' (did you mean 'h100'?); there is: a100, cpu, "),
         (Workload, "zzz", "no workload named 'zzz'; there is: agent, batch, chat, "),
     ],

@@ -36,7 +36,8 @@ CHOICES: dict[str, Any] = {"why": WHY, "choices": {"on": ["--x"], "off": []}, "d
                      "(write on and off in quotes)", id="unquoted on"),
         pytest.param({**CHOICES, "choice_needs": {"of": ["gpu"]}}, "choice_needs: 'of' is not among the choices "
                      "'on', 'off' (write on and off in quotes)", id="needs of no choice"),
-        pytest.param({**CHOICES, "needs": ["gpus"]}, "needs.0: should be 'gpu', 'real_text' or 'draft', found 'gpus'",
+        pytest.param({**CHOICES, "needs": ["gpus"]}, "needs.0: should be 'gpu', 'real_text', 'draft' or 'experts', "
+                     "found 'gpus'",
                      id="unknown need"),
         pytest.param({**CHOICES, "why": "because"}, "why: String should have at least 20 characters, found 'because'",
                      id="no real reason"),
@@ -112,3 +113,23 @@ def test_a_typo_in_a_knob_lists_the_keys_of_knobs() -> None:
         ConfigError, match=r"e: knobs\.a: unknown key 'whne' \(did you mean 'when'\?\); .*'only_if_ask"
     ):
         parse(EngineSpec, content, "e")
+
+
+@pytest.mark.parametrize(
+    "since, until, version, exists",
+    [
+        (None, None, "0.32.0", True),
+        ("0.31", None, "0.32.0+cpu", True),
+        ("0.31", None, "0.31.0", True),
+        ("0.5.19", None, "0.5.9", False),
+        ("0.31", None, "0.30.2", False),
+        (None, "0.26", "0.26.1", True),
+        (None, "0.26", "0.27.0", False),
+        ("0.31", None, "", True),
+        ("0.31", None, "unknown", True),
+    ],
+)
+def test_a_knob_exists_from_its_first_to_its_last_version(
+    since: str | None, until: str | None, version: str, exists: bool
+) -> None:
+    assert Knob(**RANGE, since=since, until=until).exists_in(version) == exists

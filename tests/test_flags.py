@@ -54,6 +54,23 @@ def test_flags_are_read_from_the_lines_that_define_them():
 
 
 @pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        pytest.param("  --enable-x, --no-enable-x", {"--enable-x", "--no-enable-x"}, id="argparse"),
+        pytest.param(
+            "  --enable-x, --disable-x", {"--enable-x", "--disable-x", "--no-enable-x"}, id="vLLM since 0.33"
+        ),
+        pytest.param("  --max_batch_size INTEGER  Maximum of --that.", {"--max_batch_size"}, id="click"),
+        pytest.param("      --model-id <MODEL_ID>", {"--model-id"}, id="clap"),
+        pytest.param("  -p, --port <PORT>", {"-p", "--port"}, id="clap, with a short name"),
+        pytest.param("          Like `--num-shard`, but", set(), id="an explanation"),
+    ],
+)
+def test_the_help_of_every_kind_of_parser_can_be_read(line, flags):
+    assert flags_in(f"Options:\n{line}\n") == flags
+
+
+@pytest.mark.parametrize(
     ("words", "unknown"),
     [
         pytest.param(["--max-num-seqs", "-1"], (), id="a negative number is no flag"),
@@ -98,6 +115,18 @@ def test_a_search_space_is_fitted_to_the_installed_engine_with_a_note_for_what_i
     spec, notes = fitted(an_engine(knobs=knobs), Installed(Path("vllm"), "0.32", KNOWN))
     assert list(spec.knobs) == ["caching"]
     assert notes == ("swap is left out: vLLM 0.32 has no --swap-space",)
+
+
+def test_a_knob_of_other_versions_is_dropped_even_where_its_flag_is_there():
+    """An engine may take a flag for years before it takes the value."""
+    knob = Knob(why=WHY, choices={"off": [], "on": ["--enable-prefix-caching"]}, default="off", since="0.40")
+    spec, notes = fitted(an_engine(knobs={"caching": knob}), Installed(Path("vllm"), "0.32", KNOWN))
+    assert spec.knobs == {}
+    assert notes == ("caching is left out: vLLM 0.32 is not of its versions, 0.40 and later",)
+
+
+def test_underscores_in_an_engines_own_flags_are_dashes_too():
+    assert unknown_flags(["--max_batch_size", "8", "--max-batch-size=8"], frozenset({"--max_batch_size"})) == ()
 
 
 def test_a_flag_the_user_sets_must_be_one_of_the_engines():

@@ -18,6 +18,7 @@ from launchers.open import SIMULATED_SERVER, open_target
 from launchers.ports import reserved_port
 from launchers.served import Serving, open_served
 from launchers.sim.faults import VARIABLE
+from launchers.sim.settings import MODELLED
 from tests.builders import a_gpu, a_plan
 from tests.fakes import openai_server as fake
 from tuner.config.catalog import load
@@ -198,7 +199,7 @@ def test_a_probe_that_the_client_spoilt_twice_is_void(vllm, tmp_path):
     assert len(killed) == 2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", MODELLED)
 def test_every_engine_can_be_simulated_as_a_server_process(engine, tmp_path):
     plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "served"))
     with open_target(plan, Configuration(engine, {"max_batch_size": 64}), (0,), tmp_path) as target:
@@ -208,7 +209,7 @@ def test_every_engine_can_be_simulated_as_a_server_process(engine, tmp_path):
     assert log.counted.any()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", MODELLED)
 def test_a_cache_that_an_earlier_probe_has_filled_is_seen(engine, tmp_path):
     plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "served"))
     n, load_, leftovers = 200, ClosedLoop(2), []
@@ -228,7 +229,7 @@ def test_a_cache_that_an_earlier_probe_has_filled_is_seen(engine, tmp_path):
     assert spoilt > 0.5
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", MODELLED)
 def test_every_engine_can_be_simulated_in_virtual_time(engine, tmp_path):
     plan = a_plan(engines=(load(EngineSpec, engine),), box=Box(load(Gpu, "h100"), (0,), "virtual"))
     with open_target(plan, Configuration(engine, {"max_batch_size": 64}), (0,), tmp_path) as target:

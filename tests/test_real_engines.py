@@ -1,65 +1,47 @@
-"""Real engines on this CPU, run with `--real-engines`: vLLM always, SGLang where $GOODTUNE_SGLANG names it."""
+"""Real engines on this CPU, run with `--real-engines`: vLLM always, SGLang where $GOODTUNE_SGLANG names it.
 
-import os
-import subprocess
-import sys
+All of them share one server an engine; those that need their own are in `test_real_servers.py`.
+"""
+
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 
 from launchers.engines import ENGINES
 from launchers.find import find_executable
 from launchers.flags import fitted, installed, unknown_flags
 from launchers.served import ServedTarget
-from tests.real_engines import exported, exported_by_simulation, open_real
-from tests.test_supervisor import are_gone, end_within_patience, wait_until_dead
+from tests.real_engines import (
+    OUTPUT_TOKENS,
+    exported,
+    exported_by_simulation,
+    longest_of,
+    metrics_of,
+    open_real,
+    real_engines,
+    some_chats,
+    some_requests,
+)
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
-from tuner.errors import FailureKind, ServerFailed
 from tuner.requestlog import Status
-from tuner.requests import Message, Requests, Segment
+from tuner.requests import Segment
 from tuner.target import ClosedLoop, Window
-from tuner.workload.chats import chat_segments, prompt_lengths
 
-ROOT = Path(__file__).parent.parent
-OUTPUT_TOKENS = 16
-WORKER = {"vllm": "EngineCore", "sglang": "scheduler"}
+BATCH, BUDGET = 8, 2048
 
 pytestmark = pytest.mark.real_engine
-
-without_sglang = pytest.mark.skipif("GOODTUNE_SGLANG" not in os.environ, reason="GOODTUNE_SGLANG names no SGLang")
-real_engines = pytest.mark.parametrize(
-    "engine", ["vllm", pytest.param("sglang", marks=without_sglang)], scope="module"
-)
 
 
 @pytest.fixture(scope="module")
 def target(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedTarget]:
     """One server for the tests that leave it alive."""
-    with open_real(engine, tmp_path_factory.mktemp(engine)) as target:
+    with open_real(engine, tmp_path_factory.mktemp(engine), token_budget=BUDGET) as target:
         assert isinstance(target, ServedTarget)
         yield target
-
-
-def processes_of(target: ServedTarget) -> list[int]:
-    return [process.pid for process in psutil.Process(target.server.guard.pid).children(recursive=True)]
-
-
-def some_requests(n: int) -> Requests:
-    return Requests(
-        seed=0,
-        prompt_tokens=np.full(n, 64),
-        output_tokens=np.full(n, OUTPUT_TOKENS),
-        session=np.arange(n),
-        unit_gaps=np.ones(n),
-        think_s=np.zeros(n),
-        segments=tuple((Segment(i, 64),) for i in range(n)),
-    )
 
 
 @real_engines
@@ -71,6 +53,18 @@ def test_the_installed_engine_knows_every_flag_of_its_search_space(engine):
     ours = (*description.cpu_flags, *description.measuring_flags, description.context_flag)
     assert unknown_flags(ours, here.flags) == ()
     assert here.version
+
+
+@real_engines
+def test_a_real_server_says_what_it_was_started_with(engine, target):
+    facts = target.facts()
+    assert facts is not None
+    assert (facts.knobs["max_batch_size"], facts.knobs["token_budget"]) == (BATCH, BUDGET)
+    assert facts.kv_tokens is not None and facts.kv_tokens >= 100_000
+    description = ENGINES[engine]
+    assert installed(description, find_executable(description)).version.startswith(facts.version) and facts.version
+    # No knob is looked for where this version does not say it any more. On a CPU there are no graphs.
+    assert set(description.facts.knobs) - set(facts.knobs) <= {"cuda_graph_max_batch"}
 
 
 @real_engines
@@ -121,15 +115,6 @@ def test_a_real_server_says_of_itself_what_its_clients_saw(engine, target):
     assert view.cache_hit_frac is not None and view.cache_hit_frac < 0.01
 
 
-def metrics_of(target: ServedTarget) -> str:
-    return httpx.get(f"{target.endpoint.base_url}/metrics", timeout=30).text
-
-
-def longest_of(target: ServedTarget) -> int:
-    models = httpx.get(f"{target.endpoint.base_url}/v1/models", timeout=30).json()
-    return int(models["data"][0]["max_model_len"])
-
-
 @real_engines
 def test_a_simulated_server_exports_nothing_that_the_real_one_does_not(engine, target):
     target.replay(some_requests(20), ClosedLoop(4), Window(0.0, 5.0, 30.0), lambda _log: None)
@@ -140,17 +125,6 @@ def test_a_simulated_server_exports_nothing_that_the_real_one_does_not(engine, t
         # It says nothing of what has not happened yet, and labels by more than copies.
         unsaid = {"sglang:num_retracted_requests_total", "sglang:num_aborted_requests_total"}
         assert {name for name, _ in ours} - {name for name, _ in theirs} - unsaid == set()
-
-
-def some_chats(n: int) -> Requests:
-    """Conversations that a model can copy from, of about 100 tokens; the first half of each is the same."""
-    rules = "You are a helpful assistant. Answer in short sentences, one after the other. " * 4
-    chats = tuple(
-        (Message("system", rules), Message("user", f"Count from {row} on: 1 2 3 4 1 2 3 4 1 2 3 4"))
-        for row in range(n)
-    )
-    requests = some_requests(n)
-    return replace(requests, prompt_tokens=prompt_lengths(chats), segments=chat_segments(chats), chats=chats)
 
 
 @real_engines
@@ -167,51 +141,3 @@ def test_a_real_server_answers_chats_of_real_text(engine, target):
     ratio = log.prompt_tokens[counted] / requests.prompt_tokens[log.request][counted]
     assert (ratio > 0.3).all() and (ratio < 10).all() and (ratio != 1).any()
     assert log.reusable_tokens is not None and (log.reusable_tokens[1:] > 0).all()
-
-
-def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
-    with open_real("vllm", tmp_path, speculation="ngram-3") as target:
-        assert isinstance(target, ServedTarget)
-        # The first guesses wait for their code to be compiled.
-        for measure_s in (15.0, 3.0):
-            log = target.replay(some_chats(300), ClosedLoop(2), Window(0.0, measure_s, 60.0), lambda _log: None)
-        theirs, ours = exported(metrics_of(target)), exported_by_simulation("vllm", longest_of(target), drafts=3)
-    assert ours - theirs == set()
-    assert (log.status[log.counted] == Status.OK).all(), log.errors
-    assert log.engine is not None and log.engine.accepted_frac is not None
-    assert 0 <= log.engine.accepted_frac <= 1
-
-
-@real_engines
-def test_a_configuration_that_cannot_start_is_told_with_the_engines_own_words(engine, tmp_path):
-    impossible = {"vllm": {"max_batch_size": 64, "token_budget": 32}, "sglang": {"token_budget": -7}}[engine]
-    with pytest.raises(ServerFailed) as failed, open_real(engine, tmp_path, **impossible):
-        pass
-    if engine == "vllm":
-        assert failed.value.kind is FailureKind.BAD_COMBINATION
-        assert "max_num_batched_tokens (32) must be greater than or equal to" in failed.value.fault.evidence
-
-
-@real_engines
-def test_a_real_server_whose_worker_dies_is_noticed_and_leaves_nothing_behind(engine, tmp_path):
-    with open_real(engine, tmp_path) as target:
-        assert isinstance(target, ServedTarget)
-        pids = processes_of(target)
-        psutil.Process(next(pid for pid in pids if WORKER[engine] in psutil.Process(pid).name())).kill()
-        wait_until_dead(target.server)
-        with pytest.raises(ServerFailed) as failed:
-            target.server.check_alive()
-        assert failed.value.kind is FailureKind.KILLED
-    assert are_gone(pids)
-
-
-@real_engines
-def test_nothing_of_a_real_engine_outlives_a_tuner_that_is_killed(engine, tmp_path):
-    command = [sys.executable, "-m", "tests.fakes.real_tuner", engine, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as tuner:
-        assert tuner.stdout
-        assert tuner.stdout.readline() == "ready\n"
-        pids = [process.pid for process in psutil.Process(tuner.pid).children(recursive=True)]
-        assert len(pids) > 2
-        tuner.kill()
-        assert end_within_patience(pids)

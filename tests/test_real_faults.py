@@ -17,7 +17,7 @@ import pytest
 from launchers.open import open_target
 from launchers.served import ServedTarget
 from tests.builders import a_plan
-from tests.test_real_engines import WORKER, processes_of, real_engines, some_requests
+from tests.real_engines import WORKER, processes_of, real_engines, some_requests
 from tests.test_supervisor import are_gone
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec

@@ -12,6 +12,7 @@ from launchers.sglang import SGLANG
 from launchers.sim.faults import Fault
 from launchers.sim.metrics import exposition
 from launchers.sim.realtime import RealTime
+from launchers.sim.settings import MODELLED
 from launchers.sim.virtual import virtual_target
 from launchers.vllm import VLLM
 from tuner.config.catalog import load, load_model
@@ -114,7 +115,7 @@ def test_the_first_name_that_a_version_exports_counts(text: str, looked_up: floa
     assert (values["looked_up_tokens"], values["hit_tokens"]) == (looked_up, hit)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", MODELLED)
 def test_a_simulated_server_exports_what_is_read_of_the_real_one(engine: str) -> None:
     target = virtual_target(
         Configuration(engine, {"speculation": "ngram-3"}), load_model("qwen-7b"), load(Gpu, "h100"), 0.6

@@ -1,5 +1,7 @@
 """Space: which knobs exist, what they may take, and what is put right before it runs."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +178,39 @@ def test_a_threshold_for_long_prompts_that_the_budget_never_reaches_is_off() -> 
     }
     assert repaired(chosen, vllm())["long_prefill_token_threshold"] == "off"
     assert repaired(chosen | {"token_budget": 8192}, vllm())["long_prefill_token_threshold"] == "4096"
+
+
+def sharded(**asked: str) -> Space:
+    """Qwen3-32B on a box of H100s: 61 GiB of weights."""
+    return vllm(circumstances("qwen3-32b", simulated=False), **asked)
+
+
+def test_without_chunked_prefill_the_budget_covers_the_longest_request_or_prefill_is_chunked_after_all() -> None:
+    found = vllm(replace(circumstances(), longest=4096), chunked_prefill="on,off")
+    chosen: dict[str, KnobValue] = {"max_batch_size": 64, "token_budget": 512, "chunked_prefill": "off"}
+    assert repaired(chosen, found) == {**chosen, "token_budget": 4096}
+    narrow = vllm(replace(circumstances(), longest=4096), chunked_prefill="on,off", token_budget="512..1024")
+    assert repaired(chosen, narrow) == {**chosen, "chunked_prefill": "on"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "moved"),
+    [
+        pytest.param({"tp": 1, "gpu_memory_utilization": 0.92}, {}, id="they fit"),
+        pytest.param({"tp": 1, "gpu_memory_utilization": 0.6}, {"gpu_memory_utilization": 0.8}, id="a larger share"),
+        pytest.param({"tp": 2, "gpu_memory_utilization": 0.6}, {}, id="half of them fit"),
+    ],
+)
+def test_the_share_of_memory_holds_the_weights(chosen: dict[str, KnobValue], moved: dict[str, KnobValue]) -> None:
+    assert repaired(chosen, sharded(gpu_memory_utilization="0.6,0.8,0.92", tp="1,2,4")) == {**chosen, **moved}
+
+
+def test_where_no_share_holds_the_weights_more_gpus_do() -> None:
+    found = sharded(gpu_memory_utilization="0.5,0.6", tp="1,2,4")
+    assert repaired({"tp": 1, "gpu_memory_utilization": 0.6}, found) == {"tp": 2, "gpu_memory_utilization": 0.6}
+
+
+def test_a_dense_model_has_no_experts_to_deal_out() -> None:
+    assert "ep" not in vllm().values
+    with pytest.raises(ConfigError, match=r"--knob ep: Qwen2\.5-7B-Instruct is a dense model"):
+        vllm(ep="on")

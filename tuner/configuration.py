@@ -10,12 +10,14 @@ from tuner.config.engine import KnobValue
 class Configuration:
     """One engine's knobs, in the order of its YAML file. Knobs whose condition does not hold are absent.
 
-    `is_default` marks the engine's own defaults: its command names only what has to be named.
+    `is_default` marks the engine's own defaults: its command names only what has to be named. No command names the
+    `unsaid` ones, whose values only the running engine could tell.
     """
 
     engine: str
     knobs: Mapping[str, KnobValue]
     is_default: bool = False
+    unsaid: tuple[str, ...] = ()
 
     @property
     def gpus(self) -> int:

@@ -1,7 +1,7 @@
 """EngineView: what an engine said of itself while it was probed, from scrapes of its metrics. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +28,16 @@ Name = Gauge | Counter
 
 GAUGES: tuple[Gauge, ...] = get_args(Gauge)
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What a server says it was started with: the engine's version ("" if it does not say), the values that knobs
+    have really taken, by their neutral names, and how many tokens its KV cache holds."""
+
+    version: str = ""
+    knobs: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    kv_tokens: int | None = None
 
 
 @dataclass(frozen=True)

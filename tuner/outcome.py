@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.configuration import Configuration
+from tuner.engineview import EngineFacts
 from tuner.errors import FailureKind
 from tuner.score import Score
 
@@ -48,7 +49,7 @@ class Outcome:
 
     `best` is the probe that gave it, or where no load holds the SLO the one of highest attainment. `capacity_rps`
     is G3 (the highest rate without a growing queue), of the server; `capacity_by` says what showed the queue: the
-    engine's own queue times, or TTFT in their stead.
+    engine's own queue times, or TTFT in their stead. `facts` is what the server said of itself, once it was ready.
     """
 
     trial: int
@@ -62,6 +63,7 @@ class Outcome:
     capacity_by: CapacityBy | None = None
     failure: Failure | None = None
     cost: Cost = Cost()
+    facts: EngineFacts | None = None
 
     @property
     def holds_slo(self) -> bool:

@@ -118,6 +118,7 @@ def plan_as_data(plan: Plan) -> dict[str, Any]:
         "sampler": plan.sampler,
         "extra_flags": list(plan.extra_flags),
         "executables": dict(plan.executables),
+        "images": dict(plan.images),
     }
 
 
@@ -142,6 +143,7 @@ def read_plan(study: Path) -> Plan:
         sampler=stored["sampler"],
         extra_flags=tuple(stored["extra_flags"]),
         executables=stored["executables"],
+        images=stored.get("images", {}),
         typed=tuple(shlex.split(stored["command"])),
         versions={name: version for name, version in stored["engines"].items() if version != "simulated"},
         calibrations=planned_calibrations(study),

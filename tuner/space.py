@@ -12,6 +12,7 @@ from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.strict import suggestion
 from tuner.configuration import Configuration
+from tuner.constraints import CONSTRAINTS, Bounds, fit_box
 from tuner.errors import ConfigError
 
 GIB = 2**30
@@ -22,13 +23,23 @@ LEAST_SPARE_GIB = 4.0
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What decides which knobs exist: the model, the device, how many of it, and whether prompts are real text."""
+    """What decides which knobs exist: the model, the device, how many of it, and whether prompts are real text;
+    `longest` is the longest request in tokens, where a workload limits it."""
 
     model: Model
     gpu: Gpu
     gpus: int
     simulated: bool
     real_text: bool
+    longest: int | None = None
+
+    @property
+    def bounds(self) -> Bounds:
+        """What configurations have to fit into."""
+        longest = self.longest or self.model.architecture.max_context
+        if self.gpu.is_cpu:
+            return Bounds(self.gpus, longest)
+        return Bounds(self.gpus, longest, _weights_gib(self.model), self.gpu.memory_gib)
 
 
 @dataclass(frozen=True)
@@ -36,13 +47,13 @@ class Space:
     """The searched knobs of one engine: `values` holds what each may take, in order.
 
     A knob that may take a single value is fixed: it is in `values` too. `engine_defaults` is what the engine does
-    with every knob of its file if nothing is said; `gpus` is the size of the box.
+    with every knob of its file if nothing is said; `bounds` is what they all have to fit into.
     """
 
     engine: EngineSpec
     values: Mapping[str, tuple[KnobValue, ...]]
     engine_defaults: Mapping[str, KnobValue]
-    gpus: int
+    bounds: Bounds
 
     @property
     def default(self) -> Configuration:
@@ -76,7 +87,7 @@ def space(engine: EngineSpec, asked: Mapping[str, str], here: Circumstances) -> 
         if name in asked or _is_searched(knob, here)
     }
     values = {name: allowed for name, allowed in values.items() if allowed}
-    return Space(engine, values, _engine_defaults(engine, here), here.gpus)
+    return Space(engine, values, _engine_defaults(engine, here), here.bounds)
 
 
 def spaces_of(plan: Plan) -> dict[str, Space]:
@@ -87,6 +98,7 @@ def spaces_of(plan: Plan) -> dict[str, Space]:
         gpus=len(plan.box.gpus),
         simulated=plan.box.simulation is not None,
         real_text=plan.workload.real_text,
+        longest=plan.workload.max_model_len,
     )
     known = {name for engine in plan.engines for name in engine.knobs}
     for name in plan.asked_knobs:
@@ -107,11 +119,10 @@ def repaired(chosen: Mapping[str, KnobValue], space: Space) -> dict[str, KnobVal
     """`chosen` moved to the nearest allowed values and inside the arithmetic the engines demand."""
     fixed = {name: allowed[0] for name, allowed in space.values.items() if len(allowed) == 1}
     moved = fixed | {name: _nearest(value, space.values[name]) for name, value in chosen.items()}
-    if "token-budget-covers-batch" in space.engine.constraints:
-        _cover_batch(moved, space)
-    if "long-prefill-below-budget" in space.engine.constraints:
-        _drop_idle_threshold(moved, space)
-    _fit_box(moved, space)
+    for constraint, keep in CONSTRAINTS.items():
+        if constraint in space.engine.constraints:
+            keep(moved, space.values, space.bounds)
+    fit_box(moved, space.values, space.bounds)
     return {name: moved[name] for name in chosen}
 
 
@@ -132,7 +143,7 @@ def smallest_tp(model: Model, gpu: Gpu, gpus: int) -> int:
 
     Raises ConfigError if the box is too small.
     """
-    weights_gib = model.architecture.parameters * model.architecture.weight_bytes / GIB
+    weights_gib = _weights_gib(model)
     for tp in (1, 2, 4, 8):
         if (
             tp <= gpus
@@ -146,6 +157,10 @@ def smallest_tp(model: Model, gpu: Gpu, gpus: int) -> int:
     )
 
 
+def _weights_gib(model: Model) -> float:
+    return model.architecture.parameters * model.architecture.weight_bytes / GIB
+
+
 def _is_searched(knob: Knob, here: Circumstances) -> bool:
     return not knob.only_if_asked and not knob.changes_answers and _needs_met(knob.needs, here)
 
@@ -155,6 +170,8 @@ def _needs_met(needs: Sequence[str], here: Circumstances) -> bool:
         "gpu": not here.gpu.is_cpu,
         "real_text": here.simulated or here.real_text,
         "draft": here.model.draft is not None,
+        # Dense models only are known so far (`tuner.config.model`), and engines refuse to deal out experts of those.
+        "experts": False,
     }
     return all(met[need] for need in needs)
 
@@ -163,6 +180,8 @@ def _values(engine: EngineSpec, name: str, asked: str | None, here: Circumstance
     knob = engine.knobs[name]
     allowed = grid(knob) if asked is None else _narrowed(name, knob, asked)
     possible = tuple(value for value in allowed if _is_possible(name, knob, value, here))
+    if "experts" in knob.needs:
+        raise ConfigError(f"--knob {name}: {here.model.title} is a dense model, without experts to deal out")
     if asked is not None and not possible:
         raise ConfigError(f"--knob {name}={asked}: impossible here: {_impossible(name, here)}")
     return possible
@@ -252,36 +271,6 @@ def _nearest(value: KnobValue, allowed: tuple[KnobValue, ...]) -> KnobValue:
     if isinstance(value, int | float) and numbers:
         return min(numbers, key=lambda option: abs(option - value))
     return allowed[0]
-
-
-def _cover_batch(chosen: dict[str, KnobValue], space: Space) -> None:
-    """vLLM refuses a token budget below the batch size: raise the budget, or where it cannot rise lower the batch."""
-    budget, batch = chosen.get("token_budget"), chosen.get("max_batch_size")
-    if not isinstance(budget, int) or not isinstance(batch, int) or budget >= batch:
-        return
-    large_enough = [value for value in space.values["token_budget"] if isinstance(value, int) and value >= batch]
-    small_enough = [value for value in space.values["max_batch_size"] if isinstance(value, int) and value <= budget]
-    if large_enough:
-        chosen["token_budget"] = large_enough[0]
-    elif small_enough:
-        chosen["max_batch_size"] = small_enough[-1]
-
-
-def _drop_idle_threshold(chosen: dict[str, KnobValue], space: Space) -> None:
-    """A threshold for long prompts that the token budget never reaches does nothing: off says the same."""
-    threshold, budget = str(chosen.get("long_prefill_token_threshold", "off")), chosen.get("token_budget")
-    idle = threshold.isdigit() and isinstance(budget, int) and int(threshold) >= budget
-    if idle and "off" in space.values["long_prefill_token_threshold"]:
-        chosen["long_prefill_token_threshold"] = "off"
-
-
-def _fit_box(chosen: dict[str, KnobValue], space: Space) -> None:
-    """tp·pp·dp GPUs must be there: lower dp, then pp, then tp, to what the others leave."""
-    for name in ("dp", "pp", "tp"):
-        others = math.prod(int(chosen.get(other, 1)) for other in ("dp", "pp", "tp") if other != name)
-        if name in chosen and int(chosen[name]) * others > space.gpus:
-            fitting = [value for value in space.values[name] if int(value) * others <= space.gpus]
-            chosen[name] = fitting[-1] if fitting else space.values[name][0]
 
 
 def _linear_points(low: float, high: float, step: float) -> list[float]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tuner.engineview import EngineFacts
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
 
@@ -66,6 +67,10 @@ class Target(Protocol):
 
     def reset_cache(self) -> None:
         """Forget cached prefixes, so that a probe owes nothing to the one before."""
+        ...
+
+    def facts(self) -> EngineFacts | None:
+        """What the server says it was started with; None where it says nothing."""
         ...
 
     def clock_s(self) -> float:

@@ -27,6 +27,7 @@ from tuner.record import trial_folder
 from tuner.requestlog import RequestLog, Status
 from tuner.score import Score, score
 from tuner.seeds import Purpose, derive
+from tuner.taken import as_taken
 from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
 FIRST_GROWTH, LATER_GROWTH = 4.0, 1.3
@@ -67,6 +68,7 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
     try:
         with open_for(order) as target:
             startup_s = target.clock_s()
+            blank = _as_taken(blank, plan, target, listener)
             probers.append(prober_for(order, target, listener))
             answer = search_load(order, probers[0], listener)
             cost = Cost(startup_s, target.clock_s() - startup_s)
@@ -105,6 +107,16 @@ def _keep(order: TrialOrder, prober: Prober, listener: Listener) -> None:
         write_metrics(folder / "metrics.parquet", prober.recorded)
     except OSError as error:
         listener(Note(f"t{order.trial}: its raw timings could not be kept in {folder}: {error.strerror or error}"))
+
+
+def _as_taken(blank: Outcome, plan: Plan, target: Target, listener: Listener) -> Outcome:
+    """`blank` with what the server says of itself: an engine's default is what it does, not what its file says."""
+    spec = next(spec for spec in plan.engines if spec.name == blank.configuration.engine)
+    facts = target.facts()
+    taken = as_taken(spec, blank.configuration, plan.box.gpu, facts)
+    for note in taken.notes:
+        listener(Note(f"t{blank.trial}: {note}"))
+    return replace(blank, configuration=taken.configuration, facts=facts)
 
 
 def open_for(order: TrialOrder) -> AbstractContextManager[Target]:

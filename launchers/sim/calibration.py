@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from launchers.userdata import user_data
 from tuner.config.calibration import Calibration, StepSource
 from tuner.config.strict import parse
 from tuner.errors import ConfigError
@@ -64,8 +65,7 @@ def store(calibration: Calibration) -> Path:
 
 def store_folder() -> Path:
     """Where this user's calibrations are."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "goodtune" / "calibrations"
+    return user_data("calibrations")
 
 
 def write(path: Path, calibration: Calibration) -> None:

@@ -107,7 +107,10 @@ def settings_of(
     acceptance: Chances,
     max_model_len: int | None = None,
 ) -> SimSettings:
-    """The simulated server of `configuration`. Raises ServerFailed where the real one would not start."""
+    """The simulated server of `configuration`. Raises ServerFailed where the real one would not start, or nothing
+    simulates it."""
+    if configuration.engine not in MODELLED:
+        raise ServerFailed(Fault(FailureKind.EXITED_AT_START), f"there is no simulation of {configuration.engine}")
     knobs = {**_defaults(configuration.engine, gpu), **configuration.knobs}
     longest = model.architecture.max_context if max_model_len is None else max_model_len
     read = _sglang if configuration.engine == "sglang" else _vllm

@@ -16,7 +16,7 @@ from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.workload import Chances
 from tuner.configuration import Configuration
-from tuner.engineview import together
+from tuner.engineview import EngineFacts, together
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
 from tuner.target import ClosedLoop, Load, Watch, Window
@@ -52,6 +52,10 @@ class VirtualTarget:
 
     def reset_cache(self) -> None:
         """Nothing to do: every replay begins with an empty cache."""
+
+    def facts(self) -> EngineFacts | None:
+        """Nothing: it took what the configuration says."""
+        return None
 
     def clock_s(self) -> float:
         """Virtual seconds since the server was asked to start: start-up and all replays."""

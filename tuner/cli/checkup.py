@@ -3,38 +3,28 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
+from launchers.containers import docker_for
+from launchers.engine import Engine
 from launchers.engines import ENGINES
 from launchers.find import find_executable
-from launchers.flags import fitted, installed
-from tuner.cli.executables import named_executables
+from launchers.flags import fitted, installed, missing_python
+from tuner.cli.executables import named_places
+from tuner.cli.machine import Finding, Machine, about, about_driver, look
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.errors import EngineMissing, UserError
-from tuner.gpus import devices, gpu_of
+from tuner.gpus import Device, devices, gpu_of, visible
 
-GIB = 2**30
-ROOM_GIB = 5.0
 MARKS = {"good": "✓", "note": "·", "bad": "✗"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    state: Literal["good", "note", "bad"]
-    text: str
 
 
 def print_checkup(executables: tuple[str, ...]) -> int:
     """Print every finding. Returns 0 if a study can run here (a simulated one at least), else 1."""
     console = Console(highlight=False, soft_wrap=True)
-    findings = [*_python(), *_gpus(), *_engines(named_executables(executables)), *_folder()]
+    findings = list(_findings(named_places("--engine-bin", executables)))
     for finding in findings:
         console.print(f"{MARKS[finding.state]} {finding.text}", markup=False)
     bad = any(finding.state == "bad" for finding in findings)
@@ -42,44 +32,71 @@ def print_checkup(executables: tuple[str, ...]) -> int:
     return 1 if bad else 0
 
 
-def _python() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0))
-    yield Finding("good", f"{cores} CPU core{'s' if cores > 1 else ''} for this process")
-    if cores < 4:
-        yield Finding("note", "under load the client wants cores of its own: 4 or more beside a real server")
-
-
-def _gpus() -> Iterator[Finding]:
-    found = devices()
-    if not found:
-        yield Finding("note", "no NVIDIA GPU (no driver): studies are simulated, unless a CPU build of vLLM is named")
-    for device in found:
-        try:
-            gpu = gpu_of(device)
-            yield Finding(
-                "good", f"GPU {device.index}: {device.title}, {device.memory_gib:.0f} GiB, tuned as {gpu.name}"
-            )
-        except UserError as unknown:
-            yield Finding("bad", f"GPU {device.index}: {unknown}")
-
-
-def _engines(paths: dict[str, str]) -> Iterator[Finding]:
+def _findings(paths: dict[str, str]) -> Iterator[Finding]:
+    machine = look()
+    try:
+        found = devices()
+    except UserError as lost:
+        yield Finding("bad", str(lost))
+        found = []
+    yield from about(machine, len(found))
+    yield from _gpus(machine, found)
     for name, engine in ENGINES.items():
-        try:
-            there = installed(engine, find_executable(engine, paths))
-        except EngineMissing as missing:
-            yield Finding("note", str(missing))
-            continue
-        spec, dropped = fitted(load(EngineSpec, name), there)
-        yield Finding("good", f"{spec.title} {there.version}: {there.executable}, {len(spec.knobs)} knobs usable")
-        for text in dropped:
-            yield Finding("note", text)
+        yield from about_engine(name, engine, paths)
+    yield from _docker()
 
 
-def _folder() -> Iterator[Finding]:
-    folder = Path("results") if Path("results").is_dir() else Path()
-    if not os.access(folder, os.W_OK):
-        yield Finding("bad", f"{folder.absolute()}: not writable; studies go there unless --out says otherwise")
-    free_gib = shutil.disk_usage(folder).free / GIB
-    state: Literal["good", "bad"] = "good" if free_gib >= ROOM_GIB else "bad"
-    yield Finding(state, f"{free_gib:.0f} GiB free in {folder.absolute()}")
+def _gpus(machine: Machine, found: list[Device]) -> Iterator[Finding]:
+    try:
+        seen = visible(found, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except UserError as wrong:
+        yield Finding("bad", str(wrong))
+        seen = found
+    yield from about_driver(machine, len(found), len(seen))
+    for device in seen:
+        yield from about_gpu(device)
+
+
+def about_gpu(device: Device) -> Iterator[Finding]:
+    """What a study makes of a GPU, and who else is at work on it."""
+    try:
+        gpu = gpu_of(device)
+        yield Finding("good", f"GPU {device.index}: {device.title}, {device.memory_gib:.0f} GiB, tuned as {gpu.name}")
+    except UserError as unknown:
+        yield Finding("bad", f"GPU {device.index}: {unknown}")
+    if device.occupants:
+        by_whom = ", ".join(map(str, device.occupants))
+        yield Finding("bad", f"GPU {device.index} is in use by {by_whom}: wait for it, or choose others with --gpus")
+
+
+def about_engine(name: str, engine: Engine, paths: dict[str, str]) -> Iterator[Finding]:
+    """Whether an engine is there, and what it can; if it is there but does not work, why."""
+    try:
+        executable = find_executable(engine, paths)
+    except EngineMissing as missing:
+        yield Finding("bad" if name in paths else "note", str(missing))
+        return
+    python = missing_python(executable)
+    if python:
+        yield Finding("bad", f"{executable}: its Python, {python}, is gone: the environment was moved; make it anew")
+        return
+    try:
+        there = installed(engine, executable)
+    except EngineMissing as broken:
+        yield Finding("bad", f"{executable} is there but does not start: {broken}")
+        return
+    spec, dropped = fitted(load(EngineSpec, name), there)
+    untried = ", not run on hardware by us" if spec.hardware == "not-run" else ""
+    yield Finding("good", f"{spec.title} {there.version}: {executable}, {len(spec.knobs)} knobs usable{untried}")
+    for text in dropped:
+        yield Finding("note", text)
+
+
+def _docker() -> Iterator[Finding]:
+    if shutil.which("docker") is None:
+        return
+    try:
+        docker_for("...")
+        yield Finding("good", "docker answers: --image runs an engine out of a container")
+    except EngineMissing as silent:
+        yield Finding("note", f"docker is there, but {str(silent).partition(': ')[2]}")

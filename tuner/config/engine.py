@@ -1,5 +1,6 @@
 """Engine: its knobs as data. A knob says its flag, range or choices, default, condition, and why it matters."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,9 +10,12 @@ from tuner.config.strict import Strict
 
 KnobValue = bool | int | float | str
 
-Need = Literal["gpu", "real_text", "draft"]
-Constraint = Literal["token-budget-covers-batch", "long-prefill-below-budget"]
+Need = Literal["gpu", "real_text", "draft", "experts"]
+Constraint = Literal[
+    "token-budget-covers-batch", "token-budget-covers-context", "long-prefill-below-budget", "weights-fit"
+]
 
+VERSION = r"^\d+(\.\d+)*$"
 SMALLEST_THAT_FITS = "smallest-that-fits"
 """The default of a knob that counts GPUs: as many as the model's weights need."""
 
@@ -47,10 +51,11 @@ class Knob(Strict):
     A `linear` range moves in steps of `step`; a `log2` range has `step` points per doubling. `limits` are what the
     engine accepts; `--knob` may widen the range as far as them. `needs`: what the study must have for the knob to
     exist (`gpu`: real or simulated; `real_text`: a workload of real prompts, or a simulation; `draft`: a trained
-    draft model). `choice_needs` says the same of single choices, whose flags may hold `<draft.method>` and
-    `<draft.path>`, replaced by the model's draft. `when` names knobs further up and the values under which this one
-    exists; a knob that is not searched counts with its default. `default` is one value, or cases by hardware, the
-    last without a condition.
+    draft model; `experts`: a mixture of them). `choice_needs` says the same of single choices, whose flags may hold
+    `<draft.method>` and `<draft.path>`, replaced by the model's draft. `when` names knobs further up and the values
+    under which this one exists; a knob that is not searched counts with its default. `default` is one value, or cases
+    by hardware, the last without a condition. `since` and `until` are the first and the last version that has the
+    knob; flags that the installed engine's help does not name are left out anyway.
     """
 
     why: str = Field(min_length=20)
@@ -66,8 +71,8 @@ class Knob(Strict):
     needs: list[Need] = []
     changes_answers: bool = False
     only_if_asked: bool = False
-    since: str | None = None
-    until: str | None = None
+    since: str | None = Field(default=None, pattern=VERSION)
+    until: str | None = Field(default=None, pattern=VERSION)
 
     @field_validator("default", mode="before")
     @classmethod
@@ -99,6 +104,21 @@ class Knob(Strict):
             return isinstance(value, str) and value in self.choices
         low, high = self.bounds
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+    def exists_in(self, version: str) -> bool:
+        """Whether the engine of this version (`0.5.23`, `0.32.0+cpu`; unreadable: any) has the knob."""
+        here = _numbers(version)
+        if not here:
+            return True
+        return (self.since is None or here >= _numbers(self.since)) and (
+            self.until is None or here[: len(_numbers(self.until))] <= _numbers(self.until)
+        )
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every flag that some value of it needs."""
+        words = [self.flag or "", *(word for flags in (self.choices or {}).values() for word in flags)]
+        return tuple(dict.fromkeys(word for word in words if word.startswith("--")))
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -142,13 +162,16 @@ class EngineSpec(Strict):
     """An engine as data. Its processes (executable, health path, log patterns) are described in `launchers`.
 
     `constraints` name arithmetic between knobs that the engine demands: `token-budget-covers-batch` (a token budget
-    below the batch size is refused).
+    below the batch size is refused), `token-budget-covers-context` (so is, without chunked prefill, one below the
+    longest request), `long-prefill-below-budget` (above it, the threshold says nothing), `weights-fit` (into the
+    share of GPU memory that the server may take). `hardware`: whether somebody has run it, or read about it.
     """
 
     name: str = ""
     title: str
     source: str
     tuned_versions: str
+    hardware: Literal["run", "not-run"] = "run"
     constraints: list[Constraint] = []
     knobs: dict[str, Knob]
 
@@ -166,3 +189,9 @@ class EngineSpec(Strict):
                     )
             above[name] = knob
         return self
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`0.32.0+cpu` → (0, 32, 0); () where it does not begin with a number. Pure."""
+    leading = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in leading[0].split(".")) if leading else ()

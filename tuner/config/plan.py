@@ -39,10 +39,10 @@ class Plan:
 
     `trials` and `budget_s` bound the search (either may be None, not both); `budget_s` counts on the target's clock.
     `extra_flags` go to the engine as they are (`--set`). `executables` says where an engine is found if not on
-    PATH, `port` where servers listen if not on any free one; a server that has not
-    started within `start_timeout_s` (None: its engine's) hangs. `typed` is the command line, if there was one;
-    `versions` are the installed engines'. `calibrations` are those of the simulated engines, or of the simulations
-    that a real study is compared with; an engine without one has what is shipped.
+    PATH, `images` which engines run out of a container image, `port` where servers listen if not on any free one; a
+    server that has not started within `start_timeout_s` (None: its engine's) hangs. `typed` is the command line, if
+    there was one; `versions` are the installed engines'. `calibrations` are those of the simulated engines, or of the
+    simulations that a real study is compared with; an engine without one has what is shipped.
     """
 
     model: Model
@@ -59,6 +59,7 @@ class Plan:
     storage: str | None = None
     extra_flags: tuple[str, ...] = ()
     executables: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     start_timeout_s: float | None = None
     typed: tuple[str, ...] = ()
