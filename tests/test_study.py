@@ -294,13 +294,15 @@ def test_an_slo_that_nothing_meets_is_a_finding(tmp_path: Path) -> None:
     assert (summary.verdict, summary.best, summary.default, summary.gain) == ("nothing-meets-slo", None, None, None)
 
 
-@pytest.mark.parametrize("arrivals", ["at_once", "closed"])
-def test_offline_and_closed_loop_workloads_are_valued_too(arrivals: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("arrivals", "attainment", "slo_scale"), [("at_once", 0.0, 10), ("closed", 0.9, 0.6)])
+def test_offline_and_closed_loop_workloads_are_valued_too(
+    arrivals: str, attainment: float, slo_scale: float, tmp_path: Path
+) -> None:
     workload = tmp_path / "workload.yaml"
     workload.write_text(
         f"title: w\nsource: a test\nprompt: {{fixed: 128}}\noutput: {{fixed: 16}}\narrivals: {{kind: {arrivals}}}\n"
     )
-    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=0.0, slo_scale=10))
+    summary = a_run(a_plan(tmp_path, workload=str(workload), trials=2, attainment=attainment, slo_scale=slo_scale))
     assert summary.best is not None and "users" in summary.best.load
 
 
