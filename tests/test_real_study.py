@@ -17,7 +17,7 @@ MARK = "GOODTUNE_TEST_STUDY"
 STUDY = [
     *("--model", "tiny", "--slo", "tiny", "--trials", "6", "--seeds", "2", "--plain", "--json"),
     *("--knob", "max_batch_size=4..64", "--knob", "token_budget=128..2048", "--knob", "prefix_caching=on"),
-    *("--knob", "long_prefill_token_threshold=off", "--knob", "async_scheduling=on"),
+    *("--knob", "long_prefill_token_threshold=off"),
 ]
 
 
