@@ -19,7 +19,15 @@ LAYERS = [
     ["launchers", "tuner.curve"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
-        *("tuner.rawlog", "tuner.record", "tuner.events", "tuner.mishaps", "tuner.capacity", "tuner.pause"),
+        *(
+            "tuner.rawlog",
+            "tuner.record",
+            "tuner.events",
+            "tuner.mishaps",
+            "tuner.idle",
+            "tuner.capacity",
+            "tuner.pause",
+        ),
         "tuner.taken",
     ],
     ["tuner.trial", "tuner.search", "tuner.storage", "tuner.verdict"],

@@ -175,7 +175,7 @@ def fluidity(log: RequestLog, load: Load, limits: Limits) -> Fluidity | None:
     period_s = limits.tpot_s or limits.itl_s
     if period_s is None:
         return Fluidity(None, None, rate_tok_s)
-    first_due_s = log.first_s if limits.ttft_s is None else _start_s(log, load) + _ttft_limit_s(log, limits)
+    first_due_s = log.first_s if limits.ttft_s is None else _start_s(log, load) + ttft_limits_s(log, limits)
     index = fluidity_index(streams, first_due_s[rows], period_s)
     return Fluidity(float(index.mean()), float((index >= FLUID_INDEX).mean()), rate_tok_s)
 
@@ -263,7 +263,7 @@ def _misses(answers: Answers, limits: Limits) -> dict[str, BoolArray]:
             case "itl_s":
                 misses[name] = ok & answers.has_long_gaps(limit_s)
             case "ttft_s":
-                misses[name] = ok & (answers.times.ttft_s > _ttft_limit_s(answers, limits))
+                misses[name] = ok & (answers.times.ttft_s > ttft_limits_s(answers, limits))
             case _:
                 misses[name] = ok & (getattr(answers.times, name) > limit_s)
     return misses
@@ -273,8 +273,8 @@ def _any(misses: Mapping[str, BoolArray]) -> BoolArray:
     return np.asarray(np.logical_or.reduce(list(misses.values())))
 
 
-def _ttft_limit_s(rows: RequestLog | Answers, limits: Limits) -> FloatArray:
-    """Each request's own limit on TTFT, (n,)."""
+def ttft_limits_s(rows: RequestLog | Answers, limits: Limits) -> FloatArray:
+    """Each request's own limit on TTFT, seconds, (n,); there must be one."""
     assert limits.ttft_s is not None
     return limits.ttft_s + limits.ttft_s_per_prompt_token * rows.prompt_tokens.astype(float)
 

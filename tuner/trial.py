@@ -18,6 +18,7 @@ from tuner.configuration import Configuration
 from tuner.errors import FailureKind, Fault, Interrupted, MeasurementVoid, ServerFailed
 from tuner.events import Listener, Note, ProbeProgress, StageEntered
 from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
+from tuner.idle import missed_when_idle
 from tuner.mishaps import mishaps, silence
 from tuner.outcome import Cost, Failure, Outcome, TrialState
 from tuner.probe import Prober
@@ -164,8 +165,10 @@ def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
         _check_answers(order, prober)
+        missed = missed_when_idle(prober.recorded[-1], order.plan.slo.limits)
+        if idle.attainment < attainment:
+            listener(Note(f"t{order.trial}: {missed}"))
         if idle.attainment < min(attainment, LEAST_ATTAINMENT):
-            listener(Note(_hopeless_when_idle(order, idle)))
             return Answer("misses-slo", 0.0, idle, None, (idle,))
 
     def probe(load: Load, counted: int) -> Score:
@@ -242,19 +245,6 @@ def _thorough(slo: Slo) -> int:
     if slo.attainment <= 0:
         return PEAK_THOROUGH
     return min(max(LEAST_THOROUGH, round(MISSES_TO_SEE / (1 - slo.attainment))), MOST_THOROUGH)
-
-
-def _hopeless_when_idle(order: TrialOrder, idle: Score) -> str:
-    """What to tell a user whose SLO one lonely request misses already: no knob for load will help."""
-    limits = order.plan.slo.limits.present()
-    observed = {"ttft_s": idle.ttft_s, "tpot_s": idle.tpot_s, "itl_s": idle.itl_s, "e2e_s": idle.e2e_s}
-    over = [
-        f"{name.removesuffix('_s').upper()} {seen.p50 * 1e3:.0f} ms (limit {limits[name] * 1e3:.0f} ms)"
-        for name, seen in observed.items()
-        if name in limits and idle.missed.get(name) and seen
-    ]
-    what = ", ".join(over) if over else f"{idle.missed.get('failed', 0)} of {idle.counted} requests failed"
-    return f"t{order.trial}: one lonely request misses the SLO already: {what}"
 
 
 def measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:

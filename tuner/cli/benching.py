@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from launchers.remote import Described, RemoteTarget, describe
@@ -11,6 +12,7 @@ from tuner.bench import Bench, Benched, bench
 from tuner.cli.planning import slo_from
 from tuner.conclude import frontier, point_of, slo_of
 from tuner.errors import ConfigError
+from tuner.idle import missed_when_idle
 from tuner.load.replay import tolerated_send_lag_s
 from tuner.outcome import Outcome
 from tuner.probe import Recorded, Watcher
@@ -58,7 +60,7 @@ def run_bench(options: BenchOptions) -> int:
             _say(note)
     target = RemoteTarget(described, tolerated_send_lag_s(slo.limits.ttft_s))
     _say(heading(described.url, described.model, order))
-    found = bench(order, target, described.engine, _tell, _watcher(order))
+    found = bench(order, target, described.engine, partial(_tell, order), _watcher(order))
     if options.as_json:
         print(json.dumps(_as_data(found, order, described, target.clock_s()), ensure_ascii=False))
     else:
@@ -74,8 +76,11 @@ def _load(options: BenchOptions) -> Load | None:
     return None if options.users is None else ClosedLoop(options.users)
 
 
-def _tell(probe: Recorded) -> None:
+def _tell(order: Bench, probe: Recorded) -> None:
     _say(probe_line(probe))
+    missed = missed_when_idle(probe, order.slo.limits) if probe.stage == "idle" else ""
+    if missed and probe.score.attainment < order.slo.attainment:
+        _say(f"  {missed}")
     if probe.log.client and probe.log.client.voided:
         _say(f"  measured twice: {probe.log.client.voided}")
     if probe.log.errors:
