@@ -27,7 +27,7 @@ def _row(value: Value, study: Study) -> list[alt.Chart]:
     colour = f"var(--{cast.role(value.trial)})"
     name, (low, high) = cast.name(value.trial), interval(value.per_seed.values())
     x = alt.X("x:Q", title=f"goodput, req/s per {per}", axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=False))
-    y = alt.Y("name:N", title=None, sort=None)
+    y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelPadding=10))
     bar = alt.Chart(alt.InlineData([{"name": name, "x": low, "x2": high}])).encode(x=x, x2="x2:Q", y=y)
     mean = alt.Chart(alt.InlineData([{"name": name, "x": value.mean}])).encode(x=x, y=y)
     seeds = [
