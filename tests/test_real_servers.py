@@ -12,7 +12,6 @@ import pytest
 
 from launchers.served import ServedTarget
 from tests.real_engines import (
-    WORKER,
     exported,
     exported_by_simulation,
     long_prompts,
@@ -23,9 +22,8 @@ from tests.real_engines import (
     real_engines,
     some_chats,
 )
-from tests.test_supervisor import are_gone, end_within_patience, wait_until_dead
+from tests.test_supervisor import are_gone, end_within_patience
 from tuner.config.slo import Limits
-from tuner.errors import FailureKind, ServerFailed
 from tuner.requestlog import Status
 from tuner.score import score
 from tuner.target import ClosedLoop, Window
@@ -114,29 +112,6 @@ def test_speculation_on_real_text_says_how_many_guesses_were_right(tmp_path):
     assert (log.status[log.counted] == Status.OK).all(), log.errors
     assert log.engine is not None and log.engine.accepted_frac is not None
     assert 0 <= log.engine.accepted_frac <= 1
-
-
-@real_engines
-def test_a_configuration_that_cannot_start_is_told_with_the_engines_own_words(engine, tmp_path):
-    impossible = {"vllm": {"max_batch_size": 64, "token_budget": 32}, "sglang": {"token_budget": -7}}[engine]
-    with pytest.raises(ServerFailed) as failed, open_real(engine, tmp_path, **impossible):
-        pass
-    if engine == "vllm":
-        assert failed.value.kind is FailureKind.BAD_COMBINATION
-        assert "max_num_batched_tokens (32) must be greater than or equal to" in failed.value.fault.evidence
-
-
-@real_engines
-def test_a_real_server_whose_worker_dies_is_noticed_and_leaves_nothing_behind(engine, tmp_path):
-    with open_real(engine, tmp_path) as target:
-        assert isinstance(target, ServedTarget)
-        pids = processes_of(target)
-        psutil.Process(next(pid for pid in pids if WORKER[engine] in psutil.Process(pid).name())).kill()
-        wait_until_dead(target.server)
-        with pytest.raises(ServerFailed) as failed:
-            target.server.check_alive()
-        assert failed.value.kind is FailureKind.KILLED
-    assert are_gone(pids)
 
 
 @real_engines
