@@ -207,7 +207,7 @@ def test_memory_that_runs_out_is_named_by_the_part_of_the_start_it_ran_out_in(en
         ("RuntimeError: CUDA error: uncorrectable ECC error encountered", Kind.GPU_LOST),
         ("torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable", Kind.GPU_IN_USE),
         ("RuntimeError: No CUDA GPUs are available", Kind.GPU_LOST),
-        ("OSError: [Errno 28] No space left on device: '/root/.cache/vllm/torch_compile_cache'", Kind.DISK_FULL),
+        ("OSError: [Errno 28] No space left on device: '/cache/vllm/torch_compile_cache'", Kind.DISK_FULL),
         (
             "(Worker pid=9) ERROR 11-21 01:00:00 [x.py:316] Worker proc VllmWorker-1 died unexpectedly "
             "(exit code: -9), shutting down executor.", Kind.KILLED,

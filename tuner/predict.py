@@ -6,6 +6,7 @@ of the simulation as it was before. Nothing here changes a verdict, and what fai
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from pyarrow import ArrowException
@@ -46,7 +47,7 @@ def _comparison(plan: Plan, engine: str, outcomes: Mapping[int, Outcome]) -> Com
         kept = store(lesson.calibration)
     except OSError as error:
         return replace(lesson.comparison, why=f"the calibration could not be kept: {error}")
-    return replace(lesson.comparison, kept=str(kept))
+    return replace(lesson.comparison, kept=_from_home(kept))
 
 
 def _with_prediction(plan: Plan, point: Point) -> Point:
@@ -83,3 +84,8 @@ def _as_predicted(found: Score, gpus: int, source: str) -> Predicted:
         e2e_s=found.e2e_s,
         by=source,
     )
+
+
+def _from_home(path: Path) -> str:
+    """`path` as its user writes it: what is recorded may be shown to others."""
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)

@@ -165,8 +165,8 @@ def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer
         listener(StageEntered(order.trial, "warming"))
         idle = prober.idle()
         _check_answers(order, prober)
-        missed = missed_when_idle(prober.recorded[-1], order.plan.slo.limits)
         if idle.attainment < attainment:
+            missed = missed_when_idle(prober.recorded[-1], order.plan.slo.limits)
             listener(Note(f"t{order.trial}: {missed}"))
         if idle.attainment < min(attainment, LEAST_ATTAINMENT):
             return Answer("misses-slo", 0.0, idle, None, (idle,))

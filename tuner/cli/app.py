@@ -49,7 +49,11 @@ Examples:
 )
 @click.option("--slo", help="An SLO's name (tune list slos), or a YAML file.")
 @click.option(
-    "--engine", "engines", default="vllm", show_default=True, help="vllm, sglang, or both with a comma: one study."
+    "--engine",
+    "engines",
+    default="vllm",
+    show_default=True,
+    help="vllm, sglang, trtllm or tgi; several with a comma are one study.",
 )
 @click.option(
     "--simulate",
