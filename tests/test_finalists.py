@@ -28,6 +28,13 @@ def run(cell: Cell, edge: float, spread: float = 0.0) -> FinalistRun:
     return FinalistRun(cell.trial, cell.replicate, cell.level, score)
 
 
+def power_law(cell: Cell, edge: float, power: float) -> FinalistRun:
+    """A window of a server of which 1 % of the requests are bad at `edge`, their odds growing as a power of load."""
+    attainment = 1 / (1 + 0.01 / 0.99 * (cell.level / edge) ** power)
+    score = a_score(cell.level, attainment=attainment, counted=5000)
+    return FinalistRun(cell.trial, cell.replicate, cell.level, replace(score, attainment=attainment))
+
+
 def measured(finalist: Finalist, edge: float, spread: float = 0.0) -> list[FinalistRun]:
     runs: list[FinalistRun] = []
     while cells := next_cells(finalist, runs, SEEDS, 0.99):
@@ -56,15 +63,9 @@ def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> Non
 @pytest.mark.parametrize("edge", [10.05, 10.2, 10.4])
 def test_the_edge_of_a_cliff_is_not_put_too_low(edge: float) -> None:
     """Between levels 5 % apart attainment falls from nearly 1 to 0.9: not on a straight line."""
-
-    def on_cliff(cell: Cell) -> FinalistRun:
-        attainment = 1 / (1 + 0.01 / 0.99 * (cell.level / edge) ** 50)
-        score = a_score(cell.level, attainment=attainment, counted=5000)
-        return FinalistRun(cell.trial, cell.replicate, cell.level, replace(score, attainment=attainment))
-
     finalist, runs = Finalist(3, 10.0, 1), []
     while cells := next_cells(finalist, runs, SEEDS, 0.99):
-        runs += [on_cliff(cell) for cell in cells]
+        runs += [power_law(cell, edge, power=50.0) for cell in cells]
     assert value_of(finalist, runs, 0.99).level == pytest.approx(edge, rel=0.002)
 
 
@@ -106,7 +107,45 @@ def test_where_goodput_peaks_below_the_edge_the_peak_counts() -> None:
     runs: list[FinalistRun] = []
     while cells := next_cells(finalist, runs, SEEDS, 0.5):
         runs += [peaked(cell) for cell in cells]
-    assert value_of(finalist, runs, 0.5).level == 10.5
+    assert value_of(finalist, runs, 0.5).level == pytest.approx(10.5, rel=0.02)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("power", [5.0, 25.0, 60.0])
+def test_a_peak_between_two_measured_levels_is_found(power: float, wanted: float) -> None:
+    """Goodput load · (1 − bad) is highest where one request in `power` is bad."""
+    peak = 10.2
+    edge = peak * (0.01 / 0.99 * (power - 1)) ** (1 / power)
+    finalist, runs = Finalist(3, 10.0, 1), []
+    while cells := next_cells(finalist, runs, SEEDS, wanted):
+        runs += [power_law(cell, edge, power) for cell in cells]
+    found = value_of(finalist, runs, wanted)
+    if 1 / power <= 1 - wanted:
+        assert found.mean == pytest.approx(peak * (1 - 1 / power), rel=0.003)
+        assert found.attainment == pytest.approx(1 - 1 / power, abs=0.02)
+    else:
+        assert found.attainment == pytest.approx(wanted), "the SLO does not let it go that far"
+
+
+def test_seeds_that_happen_to_agree_are_not_taken_for_certainty() -> None:
+    """All 5 seeds alike: what is usual of such a slope is still to be expected of others."""
+    finalist, runs = Finalist(3, 10.0, 1), []
+    while cells := next_cells(finalist, runs, SEEDS, 0.9):
+        runs += [power_law(cell, 9.9, 40.0) for cell in cells]
+    found = value_of(finalist, runs, 0.9)
+    assert found.ci95 is not None
+    low, high = found.ci95
+    assert 0.01 < (high - low) / found.mean < 0.2
+    assert value_of(
+        finalist, [replace(one, score=replace(one.score, counted=100)) for one in runs], 0.9
+    ).usual_spread > (found.usual_spread), "fewer requests tell less"
+
+
+@pytest.mark.parametrize("usual, expected", [(0.0, 1.9633), (2.5**0.5, 1.5755), (0.5, 1.0686)])
+def test_what_is_usual_of_replicates_counts_like_six_more_of_them(usual: float, expected: float) -> None:
+    """Variance 2.5 of five, moderated: (6·usual² + 4·2.5)/10 with 10 degrees of freedom."""
+    low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0], usual)
+    assert (3 - low, high - 3) == pytest.approx((expected, expected), abs=1e-3)
 
 
 def test_what_was_begun_with_more_seeds_is_ended_with_as_many() -> None:

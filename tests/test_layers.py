@@ -16,7 +16,7 @@ LAYERS = [
     ["tuner.target"],
     ["tuner.fluidity"],
     ["tuner.score", "tuner.space", "tuner.load"],
-    ["launchers", "tuner.curve"],
+    ["launchers", "tuner.curve", "tuner.crest"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
         *(

@@ -1,9 +1,9 @@
 """Finalists: the winner and the default measured again on fresh seeds, before one may beat the other. Pure.
 
 Each is measured at a few levels around the one its search found, every level with the same seeds, until the mean
-attainment over seeds holds at one level and fails at the next. Its value is the goodput at the edge between them
-(or at the level where goodput peaks, if that lies below the edge); a seed's own value differs by how much better
-or worse that seed did at the levels that bracket the edge.
+attainment over seeds holds at one level and fails at the next. Its value is the goodput at the crest (`tuner.crest`):
+at the edge between them, or where goodput peaks below it. A seed's own value differs by how much better or worse that
+seed did at the levels around it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtrit
 
+from tuner.crest import Level, crest_of
 from tuner.requests import FloatArray
 from tuner.score import Score
 
@@ -28,8 +29,17 @@ FAR_BELOW = 0.75
 LEAST_SEEDS = 2
 # So many are asked for unless the user wants otherwise, and a conclusion from fewer is never called sure.
 ENOUGH_SEEDS = 5
-# Where attainment hardly falls between two levels, a seed's edge cannot be told: bounds of its logarithm.
+# Where attainment hardly falls between levels, a seed's value cannot be told: bounds of its logarithm.
 SHIFTS = (-0.5, 0.5)
+# Without one of the seeds the crest may lie outside of the levels that bracket it with all, by so much.
+BEYOND = 1.2
+# The variance of a window's attainment over that of independent requests, at the crest, per power of the odds: the
+# steeper a server's cliff, the more its requests share their fate. 2 in the mean over ten simulated servers.
+DISPERSION_PER_POWER = 2.0
+# What is usual of a seed's spread tells as much as so many seeds would.
+USUAL_WORTH = 6
+# Of the variance of two values this share is in their ratio where they were measured with the same seeds.
+NOT_SHARED = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,8 @@ class Value:
 
     `holds` says whether some level held the SLO in the mean over seeds; `attainment` is the mean at `level`, which
     lies between the measured levels of `between` (the same one twice where goodput peaks at a measured level).
-    `is_settled`: the edge or the peak was reached; else the value is only a bound.
+    `is_settled`: the edge or the peak was reached; else the value is only a bound. `usual_spread`: the standard
+    deviation of the logarithm of a seed's value that is usual of servers with such a slope; 0 where nothing is usual.
     """
 
     trial: int
@@ -75,6 +86,7 @@ class Value:
     per_seed: Mapping[int, float]
     between: tuple[float, float] = (0.0, 0.0)
     is_settled: bool = True
+    usual_spread: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -86,7 +98,7 @@ class Value:
         """95 % interval of the mean, good requests/s per GPU; None where it holds at no level."""
         if not self.holds or len(self.per_seed) < LEAST_SEEDS:
             return None
-        low, high = interval(np.log(list(self.per_seed.values())))
+        low, high = interval(np.log(list(self.per_seed.values())), self.usual_spread)
         return float(np.exp(low)), float(np.exp(high))
 
 
@@ -134,23 +146,87 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
         return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled)
     goodput = _mean_goodput(own)
     best = max(passing, key=lambda level: goodput[level])
-    failing = [level for level in sorted(means) if level > best and means[level] < attainment]
-    if best == passing[-1] and failing:
-        edge = _edge(own, (best, failing[0]), attainment)
-        value = Value(finalist.trial, True, edge.level, attainment, edge.per_seed, (best, failing[0]))
-    else:
-        at_peak = {run.replicate: _goodput_rps(run.score) for run in own if run.rate == best}
-        is_settled = finalist.steps == "none" or _has_peaked(own)
-        value = Value(finalist.trial, True, best, means[best], at_peak, (best, best), is_settled)
-    return replace(value, per_seed={seed: goodput / finalist.gpus for seed, goodput in value.per_seed.items()})
+    above = [level for level in sorted(means) if level > best]
+    is_edge = best == passing[-1] and bool(above)
+    is_settled = is_edge or finalist.steps == "none" or _has_peaked(own)
+    value = _around(finalist, own, best, attainment) if len(means) > 1 else _at_one_level(finalist, own)
+    return replace(value, is_settled=is_settled)
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """95 % t interval of the mean of independent replicates; (v, v) for a single one."""
+def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted: float) -> Value:
+    """The value between the measured levels next to the `best` one."""
+    levels = sorted({run.rate for run in own})
+    index = levels.index(best)
+    near = levels[max(index - 1, 0) : index + 2]
+    own = [run for run in own if run.rate in near]
+    crest = crest_of(_levels(own), (near[0], near[-1]), wanted)
+    upper = next(level for level in near[1:] if level >= crest.level)
+    counted = np.mean([run.score.counted for run in own])
+    logs = np.log(crest.goodput_rps / finalist.gpus) + _shifts(own, (near[0] / BEYOND, near[-1] * BEYOND), wanted)
+    return Value(
+        finalist.trial,
+        True,
+        crest.level,
+        crest.attainment,
+        dict(zip(_replicates(own), np.exp(logs).tolist(), strict=True)),
+        between=(near[near.index(upper) - 1], upper),
+        usual_spread=float((DISPERSION_PER_POWER / (crest.slope * counted)) ** 0.5),
+    )
+
+
+def _at_one_level(finalist: Finalist, own: Sequence[FinalistRun]) -> Value:
+    """Good requests per second at the load that was asked for; how many happened to come says nothing of a server."""
+    only = own[0].rate
+    attainment = float(np.mean([run.score.attainment for run in own]))
+    per_seed = {run.replicate: run.score.attainment * run.score.offered_rps / finalist.gpus for run in own}
+    return Value(finalist.trial, True, only, attainment, per_seed, (only, only))
+
+
+def _levels(own: Sequence[FinalistRun]) -> list[Level]:
+    by_rate = {rate: [run.score for run in own if run.rate == rate] for rate in sorted({run.rate for run in own})}
+    return [
+        Level(
+            rate,
+            float(np.mean([score.attainment for score in scores])),
+            sum(score.counted for score in scores),
+            float(np.mean([score.offered_rps for score in scores])),
+        )
+        for rate, scores in by_rate.items()
+    ]
+
+
+def _shifts(own: Sequence[FinalistRun], within: tuple[float, float], wanted: float) -> FloatArray:
+    """What each seed adds to the logarithm of the value, (seeds,), in the mean 0: the jackknife's pseudo-values.
+
+    A seed adds as much as the value differs without it, times the number of the others (Quenouille 1956, Tukey 1958).
+    """
+    replicates = _replicates(own)
+    if len(replicates) < LEAST_SEEDS:
+        return np.zeros(len(replicates))
+    without = [
+        np.log(crest_of(_levels([run for run in own if run.replicate != one]), within, wanted).goodput_rps)
+        for one in replicates
+    ]
+    shifts = np.clip((len(replicates) - 1) * (np.mean(without) - without), *SHIFTS)
+    return np.asarray(shifts - shifts.mean())
+
+
+def _replicates(own: Sequence[FinalistRun]) -> list[int]:
+    return sorted({run.replicate for run in own})
+
+
+def interval(values: Iterable[float], usual_spread: float = 0.0) -> tuple[float, float]:
+    """95 % t interval of the mean of independent replicates; (v, v) for a single one.
+
+    Where it is known how far replicates usually spread (standard deviation), that counts like USUAL_WORTH more of
+    them: a few that happened to agree show no spread (moderated t statistic; Smyth 2004, doi:10.2202/1544-6115.1027).
+    """
     sample = np.array(list(values), dtype=float)
     if len(sample) < 2:
         return float(sample[0]), float(sample[0])
-    half = float(stdtrit(len(sample) - 1, 0.975)) * float(sample.std(ddof=1)) / len(sample) ** 0.5
+    worth, free = (USUAL_WORTH if usual_spread else 0), len(sample) - 1
+    variance = (worth * usual_spread**2 + free * sample.var(ddof=1)) / (worth + free)
+    half = float(stdtrit(worth + free, 0.975)) * float((variance / len(sample)) ** 0.5)
     return float(sample.mean()) - half, float(sample.mean()) + half
 
 
@@ -158,7 +234,8 @@ def paired_ratio(best: Value, default: Value) -> tuple[float, tuple[float, float
     """Ratio of goodputs, its paired 95 % interval, and the ratio of each seed; geometric, over common seeds."""
     common = sorted(set(best.per_seed) & set(default.per_seed))
     logs = np.array([np.log(best.per_seed[seed] / default.per_seed[seed]) for seed in common])
-    low, high = interval(logs)
+    usual = best.usual_spread and default.usual_spread and np.hypot(best.usual_spread, default.usual_spread)
+    low, high = interval(logs, NOT_SHARED**0.5 * usual)
     return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high))), np.exp(logs)
 
 
@@ -184,47 +261,6 @@ def _boldness(means: Mapping[float, float], attainment: float) -> float:
     if slope <= 0:
         return BOLDEST
     return float(np.clip(np.exp((attainment - means[lowest]) / slope), STEP, BOLDEST))
-
-
-@dataclass(frozen=True)
-class _Edge:
-    """Where the mean attainment crosses the one wanted, and the goodput of each seed there (of the server)."""
-
-    level: float
-    per_seed: Mapping[int, float]
-
-
-def _edge(own: Sequence[FinalistRun], between: tuple[float, float], wanted: float) -> _Edge:
-    """The edge between two levels. Between them the odds of a bad request grow as a power of the load: a straight
-    line would put the edge of a cliff too low. Seeds differ by attainment, with one slope for all."""
-    passing, failing = between
-    means = _mean_attainment(own)
-    slope = (means[passing] - means[failing]) / np.log(failing / passing)
-    counted = sum(run.score.counted for run in own if run.rate == passing)
-    least, edge, most = (_log_odds(share, counted) for share in (means[passing], wanted, means[failing]))
-    level = passing * (failing / passing) ** ((edge - least) / (most - least))
-    offered_rps = level / passing * np.mean([run.score.offered_rps for run in own if run.rate == passing])
-    replicates = sorted({run.replicate for run in own})
-    shifts = np.clip([_shift(own, replicate, means, between) / slope for replicate in replicates], *SHIFTS)
-    # Clipped shifts need not cancel, but the seeds' mean is the edge.
-    per_seed = wanted * offered_rps * np.exp(shifts - shifts.mean())
-    return _Edge(float(level), dict(zip(replicates, per_seed.tolist(), strict=True)))
-
-
-def _log_odds(attainment: float, counted: int) -> float:
-    """Of a bad request; where none was bad among so many, of half a one."""
-    bad = float(np.clip(1 - attainment, 0.5 / counted, 1 - 0.5 / counted))
-    return float(np.log(bad / (1 - bad)))
-
-
-def _shift(
-    own: Sequence[FinalistRun], replicate: int, means: Mapping[float, float], levels: tuple[float, float]
-) -> float:
-    """How much better than the mean one seed did at the bracketing levels, in attainment."""
-    differences = [
-        run.score.attainment - means[run.rate] for run in own if run.replicate == replicate and run.rate in levels
-    ]
-    return float(np.mean(differences)) if differences else 0.0
 
 
 def _at_complete_levels(own: Sequence[FinalistRun]) -> list[FinalistRun]:

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from tuner.finalists import Value, interval
+from tuner.finalists import Value
 from tuner.report.charts import Picture, Size, row_link, svg
 from tuner.report.study import Study
 from tuner.wording.numbers import device, number
@@ -25,7 +25,7 @@ def intervals(study: Study) -> Picture:
 def _row(value: Value, study: Study) -> list[alt.Chart]:
     per, cast = device(study.plan), study.cast
     colour = f"var(--{cast.role(value.trial)})"
-    name, (low, high) = cast.name(value.trial), interval(value.per_seed.values())
+    name, (low, high) = cast.name(value.trial), value.ci95 or (value.mean, value.mean)
     x = alt.X("x:Q", title=f"goodput, req/s per {per}", axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=False))
     y = alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelPadding=10))
     bar = alt.Chart(alt.InlineData([{"name": name, "x": low, "x2": high}])).encode(x=x, x2="x2:Q", y=y)

@@ -103,14 +103,13 @@ def rate_unit(plan: Plan) -> str:
 
 
 def goodput(point: Point) -> str:
-    """Goodput per GPU with its interval, the longer arm of it: `7.22 ±0.20`, or `7.22` from a single run."""
+    """Goodput per GPU with its interval, the longer arm of it: `7.22 ±0.20`; `7.22` from a single run, or where all
+    the digits shown are certain."""
     text = number(point.goodput_rps_per_gpu)
-    if point.ci95 is None:
+    if point.ci95 is None or number(point.ci95[0]) == number(point.ci95[1]):
         return text
     low, high = point.ci95
     arm = max(high - point.goodput_rps_per_gpu, point.goodput_rps_per_gpu - low)
-    if arm <= 0:
-        return text
     return f"{text} ±{number(arm, 2)}"
 
 
