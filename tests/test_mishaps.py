@@ -14,7 +14,7 @@ CLIENT = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.2, busy_frac=0.4,
 
 
 def a_probe(score: Score | None = None, **of_the_log: object) -> Recorded:
-    return Recorded("search", 0, score or a_score(), a_log([(0.0, (0.1,))], **of_the_log), planned_s=10.0)
+    return Recorded("search", 0, score or a_score(), a_log([(0.0, (0.1,))], **of_the_log), planned_s=10.0, seed=1)
 
 
 def with_leftovers(frac: float) -> Score:

@@ -28,7 +28,6 @@ from tuner.rawlog import RawProbe, read_probes, write_requests
 from tuner.requestlog import RequestLog, Status
 from tuner.rescore import Rescored, is_usable, rescore
 from tuner.score import Score, score, scored_again
-from tuner.seeds import Purpose, derive
 from tuner.study import StudyOptions, run_study
 from tuner.target import ClosedLoop, Load, OpenLoop
 from tuner.trial import TrialOrder, open_for
@@ -147,7 +146,9 @@ def stored(log: RequestLog, load: Load) -> RawProbe:
     """`log` written to a file, as a probe of ten seconds, and read again."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "requests.parquet"
-        write_requests(path, [Recorded("search", 0, a_score(load=load), log, planned_s=10.0)], with_chunks=False)
+        write_requests(
+            path, [Recorded("search", 0, a_score(load=load), log, planned_s=10.0, seed=1)], with_chunks=False
+        )
         return read_probes(path)[0]
 
 
@@ -190,7 +191,7 @@ def test_servers_measured_at_the_same_loads_for_the_new_slo_get_the_same_scores(
 
 
 def measured_for(plan: Plan, slo: Slo, outcome: Outcome, of: Score, replicate: int | None = None) -> Score:
-    """The probe of a study with `slo` at the load of `of`, over a window as long: the k-th of a search on trace k."""
+    """The probe of a study with `slo` at the load of `of`, over a window as long, of the same requests."""
     folder = plan.out / "trials" / f"{outcome.trial:04d}"
     path = folder / "requests.parquet"
     if replicate is not None:
@@ -200,12 +201,9 @@ def measured_for(plan: Plan, slo: Slo, outcome: Outcome, of: Score, replicate: i
     number = next(
         k for k, probe in enumerate(stored) if probe.load == of.load and int(probe.counted.sum()) == of.counted
     )
-    if replicate is None:
-        seed = derive(derive(plan.seed, Purpose.SEARCH), Purpose.SEARCH, number)
-    else:
-        seed = derive(plan.seed, Purpose.CONFIRM, replicate)
     with open_for(TrialOrder(plan, outcome.trial, outcome.configuration, (0, 1))) as target:
-        return Prober(target, plan.workload, slo, seed).measure_for(of.load, stored[number].planned_s)
+        prober = Prober(target, plan.workload, slo, stored[number].seed or 0)
+        return prober.measure_for(of.load, stored[number].planned_s)
 
 
 def offline(folder: Path, attainment: float, ttft_s: float) -> Plan:

@@ -26,7 +26,6 @@ from tuner.probe import IDLE_REQUESTS
 from tuner.rawlog import RawProbe, read_probes
 from tuner.record import trial_folder
 from tuner.requests import FloatArray, Requests
-from tuner.seeds import Purpose, derive
 from tuner.summary import Comparison
 from tuner.target import ClosedLoop, Window
 from tuner.workload.build import build
@@ -131,13 +130,13 @@ def _settings(plan: Plan, configuration: Configuration) -> SimSettings | None:
 def _measured(plan: Plan, trial: int, settings: SimSettings) -> Iterator[MeasuredProbe]:
     folder = trial_folder(plan.out, trial)
     for path in [folder / "requests.parquet", *sorted((folder / "confirm").glob("*.parquet"))]:
-        purpose = Purpose.CONFIRM if path.parent.name == "confirm" else Purpose.SEARCH
         for raw in read_probes(path) if path.exists() else []:
-            if raw.is_whole and raw.stage != "ramp" and (raw.counted & raw.ended_well).any():
-                yield _replayable(plan, raw, settings, derive(plan.seed, purpose, raw.replicate))
+            is_known = raw.seed is not None and raw.is_whole and raw.stage != "ramp"
+            if is_known and (raw.counted & raw.ended_well).any():
+                yield _replayable(plan, raw, settings)
 
 
-def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> MeasuredProbe:
+def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings) -> MeasuredProbe:
     """The probe with its window closed after the first counted requests: for its medians they are enough."""
     warmup_s = 0.0 if _is_unwarmed(plan, raw) else plan.slo.warmup_s
     end_s = float(np.nextafter(raw.due_s[raw.counted][: _enough(raw)][-1], np.inf))
@@ -149,7 +148,7 @@ def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings, seed: int) -> 
         settings=settings,
         model=plan.model,
         gpu=plan.box.gpu,
-        requests=_offered(plan, raw, seed, end_s),
+        requests=_offered(plan, raw, end_s),
         load=raw.load,
         window=Window(warmup_s, end_s - warmup_s, plan.slo.timeout_s),
         tpot_s=median(tpot_s),
@@ -166,16 +165,17 @@ def _is_unwarmed(plan: Plan, raw: RawProbe) -> bool:
     return raw.stage == "idle" or plan.workload.arrivals.kind == "at_once"
 
 
-def _offered(plan: Plan, raw: RawProbe, seed: int, end_s: float) -> Requests:
+def _offered(plan: Plan, raw: RawProbe, end_s: float) -> Requests:
     """The same requests until all counted ones have ended, and some longer, for a simulated server that is slower;
     in a closed loop more, for one that is faster."""
+    assert raw.seed is not None, "a probe to be replayed says its seed"
     if raw.stage == "idle":
-        return build(plan.workload, seed, IDLE_REQUESTS)
+        return build(plan.workload, raw.seed, IDLE_REQUESTS)
     counted_until_s = float(np.nanmax(raw.last_s[raw.counted & raw.ended_well & (raw.due_s < end_s)]))
     horizon_s = end_s + TAIL * (counted_until_s - end_s)
     known = int(raw.request[raw.due_s <= max(horizon_s, end_s)].max()) + 1
     runs_on = isinstance(raw.load, ClosedLoop) and plan.workload.arrivals.kind != "at_once"
-    return build(plan.workload, seed, 2 * known if runs_on else known)
+    return build(plan.workload, raw.seed, 2 * known if runs_on else known)
 
 
 def _typical(log_ratios: FloatArray) -> float | None:

@@ -15,8 +15,11 @@ from tuner.score import Score, bad_requests, fluidity, score
 from tuner.seeds import Purpose, derive
 from tuner.target import ClosedLoop, Load, OpenLoop, Target, Window
 from tuner.workload.build import build
+from tuner.workload.typical import typical_seed
 
 IDLE_REQUESTS = 12
+# A search's window is the most typical of so many.
+DRAWS = 32
 # Arrivals are random: a window for 1000 requests on average would hold fewer in half of the cases.
 ROOM = 1.1
 # A server overloaded by this share must show it: its queue grows by so much per second of the probe.
@@ -34,13 +37,14 @@ Watcher = Callable[[Load, float, RequestLog], None]
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished probe with its raw timings. `planned_s`: how long its window was to be."""
+    """A finished probe with its raw timings. `planned_s`: how long its window was to be; `seed`: its requests'."""
 
     stage: ProbeStage
     replicate: int
     score: Score
     log: RequestLog
     planned_s: float
+    seed: int
 
 
 @dataclass
@@ -69,14 +73,18 @@ class Prober:
     def measure(self, load: Load, counted: int) -> Score:
         """The score at `load` with hardly ever fewer than `counted` requests in a window no longer than a finalist's.
 
-        The k-th probe of a server replays the k-th trace: the same for every configuration, and none twice on one
-        server, so that its probes do not share their luck.
+        The k-th probe of a server replays a trace out of the k-th few, the most typical one of its load: none twice
+        on one server, so that its probes do not share their luck, and the same at the same load for every
+        configuration.
         """
-        seed = derive(self.seed, Purpose.SEARCH, sum(one.stage == self.stage for one in self.recorded))
+        number = sum(one.stage == self.stage for one in self.recorded)
+        seeds = [derive(self.seed, Purpose.SEARCH, DRAWS * number + draw) for draw in range(DRAWS)]
         if not isinstance(load, OpenLoop):
-            return self._measured(load, self.slo.window_s, seed)
-        measure_s = max(ROOM * counted / load.rate_rps, _least_window_s(self.slo, self._answer_s()))
-        return self._measured(load, min(measure_s, longest_window_s(self.slo, load.rate_rps)), seed)
+            return self._measured(load, self.slo.window_s, seeds[0])
+        least_s = max(ROOM * counted / load.rate_rps, _least_window_s(self.slo, self._answer_s()))
+        measure_s = min(least_s, longest_window_s(self.slo, load.rate_rps))
+        seed = typical_seed(self.workload, seeds, load.rate_rps, self.slo.warmup_s + measure_s)
+        return self._measured(load, measure_s, seed)
 
     def _answer_s(self) -> float:
         """How long an answer takes once it has begun: the median of the slowest probe so far; 0 before the first."""
@@ -113,7 +121,7 @@ class Prober:
         found = score(log, load, self.slo.limits)
         if log.stopped is None:
             found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
-        self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s))
+        self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s, requests.seed))
         return found
 
     def _enough(self, load: Load, window: Window) -> int:

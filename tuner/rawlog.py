@@ -31,11 +31,11 @@ class RawProbe:
     """One probe of a file of timings, a row for each request, in order of due time. Times as in `RequestLog`.
 
     `counted` is (n,) bool. The window was `window_s` long and was to be `planned_s`; `stopped` says why it ended
-    early.
+    early. `seed` is its requests'; None where an earlier version wrote the file.
     """
 
     stage: ProbeStage
-    replicate: int
+    seed: int | None
     load: Load
     window_s: float
     planned_s: float
@@ -110,9 +110,10 @@ def _probe(rows: pa.Table) -> RawProbe:
     codes = {status.name.lower(): int(status) for status in Status}
     whole = {name: rows[name].to_numpy().astype(np.int64) for name in ("request", "prompt_tokens", "output_tokens")}
     times = {name: rows[name].to_numpy() for name in ("due_s", "sent_s", "first_s", "last_s", "itl_p99_s")}
-    same = ("stage", "replicate", "window_s", "planned_s", "stopped")
+    same = ("stage", "window_s", "planned_s", "stopped")
     return RawProbe(
         **{name: rows[name][0].as_py() for name in same},
+        seed=rows["seed"][0].as_py() if "seed" in rows.column_names else None,
         load=_load(rows["rate_rps"][0].as_py(), rows["users"][0].as_py()),
         counted=rows["counted"].to_numpy(),
         status=np.array([codes[name] for name in rows["status"].to_pylist()], dtype=np.int64),
@@ -135,6 +136,7 @@ def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
         "probe": pa.array(np.full(n, number, dtype=np.int16)),
         "stage": pa.array([probe.stage] * n).dictionary_encode(),
         "replicate": pa.array(np.full(n, probe.replicate, dtype=np.int16)),
+        "seed": pa.array(np.full(n, probe.seed, dtype=np.uint32)),
         "warmup_s": pa.array(np.full(n, log.warmup_s)),
         "window_s": pa.array(np.full(n, log.window_s)),
         "planned_s": pa.array(np.full(n, probe.planned_s)),
