@@ -149,6 +149,15 @@ def test_whoever_watches_sees_the_log_grow_and_may_stop_it():
     assert np.isnan(seen[0].ended_at_s[running]).all()
 
 
+def test_a_replay_that_nobody_watches_is_the_same_and_its_window_may_be_an_instant():
+    requests = some_requests(40)
+    watched, unwatched = (a_target().replay(requests, OpenLoop(5.0), WINDOW, watch) for watch in (never, None))
+    assert unwatched.chunk_s == pytest.approx(watched.chunk_s)
+    instant = a_target().replay(requests, ClosedLoop(40), Window(0.0, 5e-324, 30.0), None)
+    assert instant.counted.all()
+    assert set(instant.status) == {Status.OK}
+
+
 @pytest.mark.parametrize("engine, knobs", [("vllm", {"speculation": "ngram-3"}), ("sglang", {}), ("vllm", {"dp": 2})])
 def test_the_same_replay_gives_the_same_log_also_in_another_process(engine, knobs):
     target = a_target(engine, **knobs)
