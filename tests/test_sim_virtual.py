@@ -12,9 +12,10 @@ from tuner.config.slo import Limits
 from tuner.config.workload import Lengths, Workload
 from tuner.configuration import Configuration
 from tuner.errors import ServerFailed
+from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
-from tuner.score import Score, latencies, score
+from tuner.score import Score, score
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
 from tuner.workload.build import build
 

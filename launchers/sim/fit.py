@@ -23,9 +23,10 @@ from tuner.config.calibration import Calibration, StepSource
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.config.slo import Limits
+from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray, Requests
-from tuner.score import Score, latencies, score
+from tuner.score import Score, score
 from tuner.target import ClosedLoop, Load, Window
 
 RULE = "Huber on log ratios with a ridge to the prior (launchers/sim/fit.py, 1)"
