@@ -1,14 +1,11 @@
 """SGLang, as described by its own parser and logs (0.5.14–0.5.23)."""
 
-from launchers.cpu import engine_threads, usable_cores
+from launchers.cpu import SGLANG_KV_TOKENS, engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
 from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
-
-# On a CPU SGLang sizes its KV pool by the whole machine; this much serves 32 users of a small model.
-CPU_KV_TOKENS = 131_072
 
 PATTERNS = (
     *BROKEN_BOX,
@@ -102,7 +99,7 @@ SGLANG = Engine(
     metrics=METRICS,
     facts=FACTS,
     model_flag=("--model-path",),
-    cpu_flags=("--device", "cpu", "--max-total-tokens", str(CPU_KV_TOKENS)),
+    cpu_flags=("--device", "cpu", "--max-total-tokens", str(SGLANG_KV_TOKENS)),
     cpu_env={"OMP_NUM_THREADS": str(engine_threads(usable_cores()))},
     measuring_flags=("--enable-metrics", "--enable-cache-report"),
     # It drains for as long as any client stays; all clients have been closed when it is stopped.

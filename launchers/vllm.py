@@ -1,15 +1,11 @@
 """vLLM, as described by its own parser and logs (0.24–0.33)."""
 
-from launchers.cpu import engine_threads, usable_cores
+from launchers.cpu import VLLM_KV_BYTES, engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
 from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
 from tuner.errors import FailureKind
-
-# On a CPU vLLM takes 92 % of the memory for its KV cache, unless it is told how much; this much serves 32 users of
-# a small model. `--set kv-cache-memory-bytes=...` changes it.
-CPU_KV_BYTES = 1024**3
 
 PATTERNS = (
     *BROKEN_BOX,
@@ -101,7 +97,7 @@ VLLM = Engine(
     metrics=METRICS,
     facts=FACTS,
     # Compiling for a CPU takes as long as starting twice and is not what a study on a CPU is about.
-    cpu_flags=("--enforce-eager", "--kv-cache-memory-bytes", str(CPU_KV_BYTES)),
+    cpu_flags=("--enforce-eager", "--kv-cache-memory-bytes", str(VLLM_KV_BYTES)),
     cpu_env={
         # Binding threads to cores would fight with the load generator for the same core.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -24,6 +24,11 @@ def test_a_7b_model_leaves_an_h100_about_a_million_tokens_of_cache():
     assert settings_for("sglang", gpu_memory_utilization=0.83).kv_tokens == pytest.approx(1.0e6, rel=0.05)
 
 
+@pytest.mark.parametrize("engine, tokens", [("vllm", 2**30 // (2 * 28 * 4 * 128 * 2)), ("sglang", 131_072)])
+def test_on_a_cpu_the_cache_is_what_the_command_line_asks_for(engine, tokens):
+    assert settings_for(engine, gpu="cpu", max_model_len=4096).kv_tokens == tokens
+
+
 @pytest.mark.parametrize(
     "knobs",
     [

@@ -79,6 +79,13 @@ def test_a_frontier_is_drawn_as_falling_steps():
     assert next(line for line in lines if "◆" in line).index("◆") > 8
 
 
+@pytest.mark.parametrize("x, y", [(52, 500), (50, 500), (50, 470), (99, 990), (22, 990)])
+def test_two_points_near_each_other_both_keep_their_names(x, y):
+    marks = [Mark(50, 500, "■", "default"), Mark(x, y, "◆", "t3")]
+    drawn = "\n".join(staircase_plot([(20, 1000), (50, 500), (100, 0)], marks, ("x", "y")))
+    assert "default" in drawn and "t3" in drawn and "◆" in drawn
+
+
 @pytest.mark.parametrize(
     "low, high, wanted, expected",
     [

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from launchers.cpu import SGLANG_KV_TOKENS, VLLM_KV_BYTES
 from tuner.config.gpu import Gpu
 from tuner.config.model import Architecture
 from tuner.errors import FailureKind, Fault, ServerFailed
@@ -29,11 +30,17 @@ class Claim:
 
 
 def kv_capacity_tokens(architecture: Architecture, gpu: Gpu, claim: Claim) -> int:
-    """Tokens of KV cache that fit on the server's GPUs. Raises ServerFailed if weights leave no room for any."""
+    """Tokens of KV cache that fit on the server's GPUs; on a CPU, what our command line asks for.
+
+    Raises ServerFailed if weights leave no room for any.
+    """
     memory_bytes = gpu.memory_gib * GIB
     weight_bytes = architecture.parameters * architecture.weight_bytes / (claim.tp * claim.pp)
     if weight_bytes > memory_bytes:
         raise _torch_out_of_memory(FailureKind.WEIGHTS_OUT_OF_MEMORY, gpu)
+    if gpu.is_cpu:
+        of_bytes = int(VLLM_KV_BYTES / kv_bytes_per_token(architecture, claim))
+        return SGLANG_KV_TOKENS if claim.engine == "sglang" else of_bytes
     reserve_bytes = _reserve_bytes(architecture, claim)
     free_bytes = memory_bytes * claim.memory_frac - weight_bytes
     if claim.engine == "sglang":

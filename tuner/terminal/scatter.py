@@ -1,7 +1,7 @@
 """A scatter plot with a falling staircase, drawn with characters. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 ROWS = 9
@@ -32,9 +32,7 @@ def staircase_plot(curve: Sequence[tuple[float, float]], marks: Sequence[Mark], 
         return ROWS - 1 - round(y / y_ticks[-1] * (ROWS - 1)), column
 
     _draw_stairs(cells, [at(x, y) for x, y in sorted(curve)])
-    for mark in marks:
-        row, column = at(mark.x, mark.y)
-        _write(cells, row, column, mark)
+    _write(cells, [(*at(mark.x, mark.y), mark) for mark in marks])
     labels = {at(x_ticks[0], tick)[0]: f"{tick:,g}" for tick in y_ticks}
     lines = [f"{titles[1]:>{MARGIN + len(titles[1]) - 6}}"]
     for row, line in enumerate(cells):
@@ -67,15 +65,32 @@ def _draw_stairs(cells: list[list[str]], corners: Sequence[tuple[int, int]]) -> 
         before = (row, column)
 
 
-def _write(cells: list[list[str]], row: int, column: int, mark: Mark) -> None:
-    """The glyph at its place, its word where there is room: to the right, else to the left."""
-    word = f" {mark.word}"
-    if column + 1 + len(word) > COLUMNS:
-        word = f"{mark.word} "
-        cells[row][column - len(word) : column] = word
-    else:
-        cells[row][column + 1 : column + 1 + len(word)] = word
-    cells[row][column] = mark.glyph
+def _write(cells: list[list[str]], placed: Sequence[tuple[int, int, Mark]]) -> None:
+    """The glyphs at their places (row, column), each word beside its own where no other glyph or word stands: to the
+    right, else to the left, else in the row below or above."""
+    taken = {(row, column) for row, column, _ in placed}
+    for row, column, mark in placed:
+        right, left = (f" {mark.word}", column + 1), (f"{mark.word} ", column - 1 - len(mark.word))
+        spots = [
+            (row, *right),
+            (row, *left),
+            (row + 1, *right),
+            (row - 1, *right),
+            (row + 1, *left),
+            (row - 1, *left),
+        ]
+        free = [spot for spot in spots if _fits(cells, spot, taken)]
+        for line, word, start in free[:1]:
+            cells[line][start : start + len(word)] = word
+            taken |= {(line, start + place) for place in range(len(word))}
+    for row, column, mark in placed:
+        cells[row][column] = mark.glyph
+
+
+def _fits(cells: list[list[str]], spot: tuple[int, str, int], taken: Collection[tuple[int, int]]) -> bool:
+    row, word, start = spot
+    is_inside = 0 <= row < len(cells) and start >= 0 and start + len(word) <= COLUMNS
+    return is_inside and not any((row, start + place) in taken for place in range(len(word)))
 
 
 def _x_axis(marked: Sequence[tuple[int, str]], name: str) -> list[str]:
