@@ -33,7 +33,7 @@ PAIRS = tuple(
 # The level that a search found is taken to be off by as much as searches are: standard deviation of its logarithm.
 SEARCH_ERROR = 0.05
 # Code that another confirmation would come of; what it measures is in the folder's own name.
-CONFIRMED_BY = ("tuner/finalists.py", "tuner/score.py", "tuner/evaluate.py", "tuner/probe.py")
+CONFIRMED_BY = ("tuner/finalists.py", "tuner/latencies.py", "tuner/score.py", "tuner/evaluate.py", "tuner/probe.py")
 
 
 Estimate = tuple[float, float, float] | None

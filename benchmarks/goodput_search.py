@@ -33,7 +33,14 @@ SOFT_TRACES = (24,)
 INCUMBENT = 0.9
 """A warm search begins at this share of the true value, as if the best configuration so far were worth that."""
 
-SEARCHED_BY = ("tuner/curve.py", "tuner/goodput.py", "tuner/probe.py", "tuner/score.py", "tuner/trial.py")
+SEARCHED_BY = (
+    "tuner/curve.py",
+    "tuner/goodput.py",
+    "tuner/latencies.py",
+    "tuner/probe.py",
+    "tuner/score.py",
+    "tuner/trial.py",
+)
 """Code that other searches would come of."""
 
 BUDGET_REQUESTS = {0.99: 12_000, 0.9: 3_000, 0.0: 12_000}

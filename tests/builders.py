@@ -13,8 +13,9 @@ from tuner.config.slo import Limits, Slo
 from tuner.config.workload import Lengths, Workload
 from tuner.configuration import Configuration
 from tuner.errors import FailureKind
+from tuner.latencies import Percentiles
 from tuner.outcome import Cost, Failure, Outcome
-from tuner.score import Percentiles, Score
+from tuner.score import Score
 from tuner.summary import Gain, Point, Predicted, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.fakes import openai_server
+
 # Tests don't time things: on a machine that is busy with others any example may take long.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -34,6 +36,13 @@ def no_calibrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """No calibration known yet, whatever other tests have kept."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     yield
+
+
+@pytest.fixture(scope="module")
+def fake_server() -> Iterator[str]:
+    """The address of a fake OpenAI server, which says in its journal what it was sent (`tests.replays.journal`)."""
+    with openai_server.running() as (url, _):
+        yield url
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,9 +19,9 @@ import pytest
 from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe
 from tests.fakes import openai_server as fake
 from tests.processes import marked, until
+from tests.replays import PLAIN, journal, requests_for
 from tests.simulated import free_port, serving
 from tests.test_cli import tune
-from tests.test_load_replay import PLAIN, journal, requests_for
 from tuner.bench import Bench, bench
 from tuner.cli.planning import Options, plan_from
 from tuner.config.catalog import load

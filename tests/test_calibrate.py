@@ -91,6 +91,20 @@ def test_a_study_recovers_what_its_servers_were_calibrated_to(tmp_path, loads):
     assert (found.ttft_error_after is None) == (kind == "closed")
 
 
+def test_a_study_that_offers_everything_at_once_calibrates_too(tmp_path):
+    """The window of those that are replayed is as short as an instant: all of them are due in the same."""
+    plan = a_study(tmp_path)
+    plan = replace(plan, workload=plan.workload.model_copy(update={"arrivals": Arrivals(kind="at_once")}))
+    for trial, target in enumerate(servers(plan, TRUTH)):
+        prober = Prober(target, plan.workload, plan.slo, derive(plan.seed, Purpose.SEARCH))
+        prober.all_at_once(300)
+        write_requests(trial_folder(plan.out, trial) / "requests.parquet", prober.recorded, with_chunks=True)
+    found = learn(plan, "vllm", {0: an_outcome(0, CONFIGURATIONS[0]), 1: an_outcome(1, CONFIGURATIONS[1])}).comparison
+    assert found.probes == 2
+    assert found.tpot_error_before and found.tpot_error_before > 0.1
+    assert found.tpot_error_after is not None and found.tpot_error_after < 0.03
+
+
 def test_a_probe_is_replayed_with_its_own_requests_to_the_same_medians(tmp_path):
     prior = SHIPPED["table"]
     plan = a_study(tmp_path, calibrations={"vllm": prior})

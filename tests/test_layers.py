@@ -14,7 +14,7 @@ LAYERS = [
     ["tuner.configuration", "tuner.constraints", "tuner.requests", "tuner.seeds", "tuner.engineview"],
     ["tuner.requestlog", "tuner.workload"],
     ["tuner.target"],
-    ["tuner.fluidity"],
+    ["tuner.fluidity", "tuner.health", "tuner.latencies"],
     ["tuner.score", "tuner.space", "tuner.load"],
     ["launchers", "tuner.curve", "tuner.crest"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],

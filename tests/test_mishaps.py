@@ -5,10 +5,11 @@ from dataclasses import replace
 from tests.builders import a_score
 from tests.logs import a_log
 from tuner.engineview import Scrape
+from tuner.health import Health
 from tuner.mishaps import leftovers, mishaps, silence
 from tuner.probe import Recorded
 from tuner.requestlog import ClientHealth
-from tuner.score import Health, Score
+from tuner.score import Score
 
 CLIENT = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.2, busy_frac=0.4, workers=2, cpu_frac=0.3)
 

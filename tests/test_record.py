@@ -9,8 +9,8 @@ from tests.builders import a_calibration, a_crash, a_plan, a_score, an_outcome
 from tuner import record
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.finalists import FinalistRun
+from tuner.health import Health
 from tuner.requestlog import ClientHealth
-from tuner.score import Health
 
 RUN = FinalistRun(3, 0, 8.0, a_score(8.0))
 

@@ -20,13 +20,13 @@ from tuner import record
 from tuner.configuration import Configuration
 from tuner.engineview import EngineView
 from tuner.finalists import FinalistRun
+from tuner.health import Health
 from tuner.report import write_report
 from tuner.report.dots import load_dots, rivals, search_dots
 from tuner.report.inside import efficiency
 from tuner.report.page import page as render
 from tuner.report.study import Cast, Study
 from tuner.requestlog import ClientHealth
-from tuner.score import Health
 from tuner.target import ClosedLoop, OpenLoop
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}

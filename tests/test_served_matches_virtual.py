@@ -12,8 +12,8 @@ from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Simulation
 from tuner.configuration import Configuration
+from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
-from tuner.score import latencies
 from tuner.target import ClosedLoop, Window
 from tuner.workload.build import build
 from tuner.workload.named import load_workload

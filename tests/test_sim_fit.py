@@ -106,5 +106,5 @@ def test_a_fit_takes_a_bounded_number_of_probes_fewer_where_they_are_long_from_f
     assert thinned(many[:5]) == many[:5]
     assert len(thinned(many)) == 32
     assert (thinned(many)[0], thinned(many)[-1]) == (many[0], many[-1])
-    heavy = replace(probe.requests, prompt_tokens=probe.requests.prompt_tokens * 1000)
-    assert len(thinned([replace(probe, requests=heavy)] * 100)) == 8
+    for longer in ({"prompt_tokens": probe.requests.prompt_tokens * 1000}, {"output_tokens": np.full(10, 10**6)}):
+        assert len(thinned([replace(probe, requests=replace(probe.requests, **longer))] * 100)) == 8

@@ -16,7 +16,8 @@ from tuner.config.gpu import Gpu
 from tuner.config.slo import Limits
 from tuner.config.workload import Lengths, Workload
 from tuner.configuration import Configuration
-from tuner.score import Percentiles, score
+from tuner.latencies import Percentiles
+from tuner.score import score
 from tuner.target import OpenLoop, Window
 from tuner.workload.build import build
 

@@ -12,9 +12,10 @@ from tuner.config.slo import Limits
 from tuner.config.workload import Lengths, Workload
 from tuner.configuration import Configuration
 from tuner.errors import ServerFailed
+from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
-from tuner.score import Score, latencies, score
+from tuner.score import Score, score
 from tuner.target import ClosedLoop, Load, OpenLoop, Window
 from tuner.workload.build import build
 
@@ -147,6 +148,15 @@ def test_whoever_watches_sees_the_log_grow_and_may_stop_it():
     assert (log.stopped, log.ended_s) == ("enough", seen[2].ended_s)
     running = seen[0].status == Status.UNFOLLOWED
     assert np.isnan(seen[0].ended_at_s[running]).all()
+
+
+def test_a_replay_that_nobody_watches_is_the_same_and_its_window_may_be_an_instant():
+    requests = some_requests(40)
+    watched, unwatched = (a_target().replay(requests, OpenLoop(5.0), WINDOW, watch) for watch in (never, None))
+    assert unwatched.chunk_s == pytest.approx(watched.chunk_s)
+    instant = a_target().replay(requests, ClosedLoop(40), Window(0.0, 5e-324, 30.0), None)
+    assert instant.counted.all()
+    assert set(instant.status) == {Status.OK}
 
 
 @pytest.mark.parametrize("engine, knobs", [("vllm", {"speculation": "ngram-3"}), ("sglang", {}), ("vllm", {"dp": 2})])

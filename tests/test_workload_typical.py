@@ -17,7 +17,7 @@ def chat() -> Workload:
 
 
 def off(seed: int) -> float:
-    """How far the largest of requests, prompt tokens and output tokens in the window is from what is to be expected."""
+    """How far requests, prompt tokens or output tokens in the window are from what is to be expected, at most."""
     drawn, many = draw(chat(), seed, 2000), draw(chat(), 1, 200_000)
     due = np.cumsum(drawn.unit_gaps) < RATE_RPS * UNTIL_S
     came = np.array([due.sum(), drawn.prompt_tokens[due].sum(), drawn.output_tokens[due].sum()])

@@ -9,8 +9,9 @@ from tuner.config.plan import Plan
 from tuner.config.slo import Slo
 from tuner.confirm import best_of, finalists, values_of
 from tuner.finalists import LEAST_SEEDS, FinalistRun, Value
+from tuner.latencies import Percentiles
 from tuner.outcome import Outcome, TrialState
-from tuner.score import Percentiles, Score
+from tuner.score import Score
 from tuner.summary import Point, Session, StudyCost, Summary, TrialCounts
 from tuner.target import OpenLoop
 from tuner.verdict import Verdict, decide

@@ -13,12 +13,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tuner.requestlog import RequestLog
-from tuner.requests import FloatArray, IntArray
-
-BoolArray = npt.NDArray[np.bool_]
+from tuner.requests import BoolArray, FloatArray, IntArray
 
 FLUID_INDEX = 0.9
 FLUID_SHARE = 0.99

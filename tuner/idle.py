@@ -3,9 +3,10 @@
 import numpy as np
 
 from tuner.config.slo import Limits
+from tuner.latencies import latencies, own_itl_s
 from tuner.probe import Recorded
 from tuner.requestlog import Status
-from tuner.score import bad_requests, latencies, own_itl_s, ttft_limits_s
+from tuner.score import bad_requests, ttft_limits_s
 
 
 def missed_when_idle(idle: Recorded, limits: Limits) -> str:

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from tuner.engineview import COUNTERS, GAUGES, Scrape
 from tuner.errors import ConfigError
+from tuner.latencies import latencies_from, own_itl_s
 from tuner.probe import ProbeStage, Recorded
 from tuner.requestlog import Status
 from tuner.requests import FloatArray, IntArray
-from tuner.score import Answers, latencies_from, own_itl_s
+from tuner.score import Answers
 from tuner.target import ClosedLoop, Load, OpenLoop
 
 UNREAD = {"chunk_s", "wanted_tokens", "warmup_s"}

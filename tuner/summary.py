@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tuner.config.calibration import Calibration
 from tuner.config.engine import KnobValue
-from tuner.score import Percentiles
+from tuner.latencies import Percentiles
 
 VerdictWord = Literal["deploy", "keep-default", "inconclusive", "nothing-meets-slo", "interrupted"]
 HowSure = Literal["high", "medium", "low"]

@@ -23,9 +23,10 @@ from tuner.config.calibration import Calibration, StepSource
 from tuner.config.gpu import Gpu
 from tuner.config.model import Model
 from tuner.config.slo import Limits
+from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import FloatArray, Requests
-from tuner.score import Score, latencies, score
+from tuner.score import Score, score
 from tuner.target import ClosedLoop, Load, Window
 
 RULE = "Huber on log ratios with a ridge to the prior (launchers/sim/fit.py, 1)"
@@ -42,9 +43,9 @@ SPREADS: dict[StepSource, Spread] = {"table": (0.7, 0.1, 0.1), "roofline": (0.7,
 their logarithms. An engine's own work differs by a factor of two between versions and hosts, measured kernels by a
 tenth, a datasheet's by half."""
 
-# What bounds the time of a fit: a replay's own goes with the tokens of its prompts.
+# What bounds the time of a fit: a replay's own goes with the tokens of its prompts and answers.
 FEW_PROBES, MANY_PROBES = 8, 32
-PROMPT_TOKENS = 60_000_000
+TOKENS = 60_000_000
 
 # Medians jump by a few percent where a request falls into another step: a derivative needs a stride well above that.
 STRIDE = 0.15
@@ -107,8 +108,8 @@ def fit(probes: Sequence[MeasuredProbe], prior: Calibration, spread: Spread | No
 
 def thinned(probes: Sequence[MeasuredProbe]) -> list[MeasuredProbe]:
     """As many as can be fitted in seconds, evenly spread over the given ones."""
-    tokens = sum(int(probe.requests.prompt_tokens.sum()) for probe in probes)
-    affordable = int(len(probes) * PROMPT_TOKENS / max(tokens, 1))
+    tokens = sum(int((probe.requests.prompt_tokens + probe.requests.output_tokens).sum()) for probe in probes)
+    affordable = int(len(probes) * TOKENS / max(tokens, 1))
     wanted = min(max(affordable, FEW_PROBES), MANY_PROBES)
     picked = np.unique(np.linspace(0, len(probes) - 1, wanted).round().astype(int))
     return [probes[index] for index in picked]
@@ -146,7 +147,7 @@ def _medians(probe: MeasuredProbe, calibration: Calibration) -> tuple[float | No
 
 def _replayed(probe: MeasuredProbe, calibration: Calibration) -> RequestLog:
     steps = step_time(probe.settings, probe.model, probe.gpu, calibration, probe.over)
-    return VirtualTarget(probe.settings, steps).replay(probe.requests, probe.load, probe.window, lambda log: None)
+    return VirtualTarget(probe.settings, steps).replay(probe.requests, probe.load, probe.window, None)
 
 
 def _moved(prior: Calibration, x: FloatArray) -> Calibration:

@@ -7,6 +7,7 @@ next session when he has finished one, and the load goes on until every counted 
 from array import array
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
+from math import inf
 
 import numpy as np
 
@@ -88,16 +89,16 @@ class Replay:
                 for user in range(users):
                     self._next_session(user * joining_s)
 
-    def run(self, watch: Watch) -> RequestLog:
+    def run(self, watch: Watch | None) -> RequestLog:
         """Play it to its end, or until `watch` says why not."""
         s, plan = self._s, PLANS[self._s.settings.policy]
-        look_every_s = self._window.measure_s / LOOKS
+        look_every_s = self._window.measure_s / LOOKS if watch else inf
         look_s = self._window.warmup_s + look_every_s
         now_s = 0.0
         while True:
             self._arrive(now_s)
             self._time_out(now_s)
-            if now_s >= look_s:
+            if watch and now_s >= look_s:
                 self._stopped = watch(self.log(now_s))
                 look_s = now_s + look_every_s
             if self._stopped or (now_s >= self._window_end_s and not self._open_counted):

@@ -8,11 +8,13 @@ from tuner.requests import Segment
 ROOT = -1
 
 
-def shared_block_names(prompts: Sequence[Sequence[Segment]], block_tokens: int) -> list[list[int]] | None:
+def shared_block_names(prompts: Sequence[tuple[Segment, ...]], block_tokens: int) -> list[list[int]] | None:
     """For each prompt the numbers of the leading full blocks that another prompt shares; None if none does.
 
     A block's number stands for its text and all before it, so equal numbers are equal prefixes.
     """
+    if len({prompt[:1] for prompt in prompts}) == len(prompts):
+        return None
     nodes: dict[tuple[int, Segment], int] = {}
     paths = [_path(nodes, prompt) for prompt in prompts]
     visits = Counter(node for path in paths for node in path)
@@ -30,7 +32,7 @@ def shared_block_names(prompts: Sequence[Sequence[Segment]], block_tokens: int) 
     return [names[_deepest_shared(path, visits)] for path in paths]
 
 
-def _path(nodes: dict[tuple[int, Segment], int], prompt: Sequence[Segment]) -> list[int]:
+def _path(nodes: dict[tuple[int, Segment], int], prompt: tuple[Segment, ...]) -> list[int]:
     """The nodes of `prompt` in the tree of all prompts, which grows as needed."""
     node = ROOT
     path = []

@@ -30,8 +30,10 @@ class VirtualTarget:
         self.steps = steps
         self._clock_s = settings.startup_s
 
-    def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
+    def replay(self, requests: Requests, load: Load, window: Window, watch: Watch | None) -> RequestLog:
         """What the simulated server makes of `requests` at `load`: see `tuner.target.Target`.
+
+        Where nobody watches, its window may be as short as an instant.
 
         Data-parallel copies get the sessions in turn; their logs are shown to `watch` one copy after the other, and
         what it says of one is about that copy alone.

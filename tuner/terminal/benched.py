@@ -3,8 +3,9 @@
 from tuner.bench import Bench, Benched
 from tuner.config.slo import Slo
 from tuner.fluidity import FLUID_INDEX
+from tuner.latencies import Percentiles
 from tuner.probe import Recorded
-from tuner.score import Percentiles, Score
+from tuner.score import Score
 from tuner.target import ClosedLoop
 from tuner.wording.naming import METRICS, bound_text, slo_text
 from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tuner.config.plan import Plan
 from tuner.config.slo import Slo
-from tuner.score import Percentiles, Score
+from tuner.latencies import Percentiles
+from tuner.score import Score
 from tuner.summary import Point, Summary
 from tuner.wording.naming import METRICS, bound_text, grows_with_prompt
 from tuner.wording.numbers import (

@@ -12,7 +12,7 @@ Segments = tuple[Segment, ...]
 def fresh_prompts(seed: int, tokens: IntArray) -> tuple[Segments, ...]:
     """One prompt of text never seen before for each count in `tokens`, (n,)."""
     seeds = draw_seeds(seed, Purpose.PROMPT_TEXT, len(tokens))
-    return tuple((Segment(*pair),) for pair in zip(seeds.tolist(), tokens.tolist(), strict=True))
+    return tuple(zip(map(Segment._make, zip(seeds.tolist(), tokens.tolist(), strict=True)), strict=True))
 
 
 def sharing_prompts(seed: int, shared: SharedPrefix, tokens: IntArray) -> tuple[Segments, ...]:

@@ -1,0 +1,173 @@
+"""A probe and who looks after it: watching, falling behind, dying, and leaving nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.fakes import openai_server as fake
+from tests.processes import until
+from tests.replays import (
+    PLAIN,
+    a_window,
+    journal,
+    requests_for,
+    run,
+    workers_left,
+)
+from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
+from tuner.requestlog import RequestLog, Status
+from tuner.target import ClosedLoop, OpenLoop
+
+
+def test_watch_sees_the_probe_so_far_and_may_stop_it(fake_server):
+    seen: list[RequestLog] = []
+
+    def watch(log: RequestLog) -> str | None:
+        seen.append(log)
+        return "seen enough" if len(log) >= 2 else None
+
+    requests = requests_for(PLAIN, fake.prompt_tokens(fake.silence))
+    log = run(fake_server, requests, ClosedLoop(2), watch=watch)
+    assert log.stopped == "seen enough"
+    assert log.status.tolist() == [Status.OK, Status.UNFOLLOWED]
+    assert seen[-1].status.tolist() == [Status.OK, Status.UNFOLLOWED]
+    assert seen[-1].chunk_s.tolist() == log.chunk_s.tolist()
+    assert workers_left() == []
+
+
+class Arrivals:
+    """How many requests have come to the server since this was made."""
+
+    def __init__(self, url: str) -> None:
+        self.so_far = 0
+        self._url = url
+        journal(url)
+
+    def wait_for(self, more: int) -> None:
+        enough = self._now() + more
+        until(lambda: self._now() >= enough)
+
+    def _now(self) -> int:
+        self.so_far += len(journal(self._url)["entries"])
+        return self.so_far
+
+
+def test_while_the_supervising_process_stands_still_the_load_goes_on_and_nothing_is_lost_or_stamped_late(fake_server):
+    """What the workers have to say meanwhile is several times what the pipe between them holds."""
+    arrivals = Arrivals(fake_server)
+    still_s: list[float] = []
+
+    def stand_still(_log: RequestLog) -> None:
+        if not still_s:
+            still_s.append(time.perf_counter())
+            arrivals.wait_for(400)
+            still_s.append(time.perf_counter())
+
+    requests = requests_for(*[PLAIN] * 4000, gap=1.0)
+    log = run(fake_server, requests, OpenLoop(200.0), a_window(measure_s=1.5), watch=stand_still)
+    assert log.began_s is not None and len(log) >= arrivals.so_far
+    assert (log.status[log.counted] == Status.OK).all()
+    stamps_s = log.began_s + log.chunk_s
+    assert ((stamps_s > still_s[0]) & (stamps_s < still_s[1])).any()
+
+
+def test_a_supervisor_that_takes_long_over_every_look_catches_up_between_two(fake_server):
+    arrivals = Arrivals(fake_server)
+    came: list[int] = []
+
+    def look_long(log: RequestLog) -> str | None:
+        if came and len(log) >= came[0]:
+            return "caught up"
+        arrivals.wait_for(300)
+        came.append(arrivals.so_far)
+        return None
+
+    log = run(fake_server, requests_for(*[PLAIN] * 4000, gap=1.0), OpenLoop(200.0), watch=look_long)
+    assert log.stopped == "caught up"
+    assert len(came) < 4
+
+
+def test_a_server_that_dies_ends_the_probe_and_leaves_no_worker():
+    with fake.running() as (url, process):
+
+        def check_alive() -> None:
+            if process.poll() is not None:
+                raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), "server exited")
+
+        requests = requests_for(fake.prompt_tokens(fake.death), *[PLAIN] * 1000)
+        with pytest.raises(ServerFailed, match="server exited"):
+            run(url, requests, ClosedLoop(1), check_alive=check_alive)
+    assert workers_left() == []
+
+
+def test_no_descriptor_is_left_open_behind_a_probe_that_fails(fake_server):
+    def open_descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def check_alive() -> None:
+        raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), "server exited")
+
+    before = open_descriptors()
+    with pytest.raises(ServerFailed) as failed:
+        run(fake_server, requests_for(*[PLAIN] * 1000), ClosedLoop(1), check_alive=check_alive)
+    # What has failed is still there, with all that its traceback holds on to.
+    assert failed.value and open_descriptors() == before
+
+
+def test_a_worker_that_is_killed_makes_the_measurement_void(fake_server):
+    def kill(log: RequestLog) -> None:
+        for pid in workers_left():
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(MeasurementVoid, match="killed by SIGKILL"):
+        run(fake_server, requests_for(fake.prompt_tokens(fake.silence)), ClosedLoop(1), watch=kill)
+
+
+def test_a_client_that_was_late_makes_the_measurement_void(fake_server):
+    with pytest.raises(MeasurementVoid, match=r"ms late at p99 .*give the client its own CPU cores"):
+        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), send_lag_limit_s=-1.0)
+
+
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_the_tuner(fake_server, request_to_end):
+    journal(fake_server)
+    with a_tuner(fake_server) as tuner:
+        until(lambda: journal(fake_server)["entries"] != [])
+        workers = psutil.Process(tuner.pid).children()
+        assert len(workers) == 1
+        os.kill(tuner.pid, request_to_end)
+        until(lambda: not any(map(is_running, workers)))
+
+
+@contextmanager
+def a_tuner(url: str) -> Iterator["subprocess.Popen[bytes]"]:
+    script = f"""
+        from tests.replays import fake, requests_for, run
+        from tuner.target import ClosedLoop
+        run({url!r}, requests_for(fake.prompt_tokens(fake.silence)), ClosedLoop(1))
+    """
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], env=env, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        # An orphan is buried by the machine's first process, which may take its time.
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
