@@ -18,7 +18,7 @@ from tuner.probe import Prober
 from tuner.seeds import Purpose, derive
 from tuner.target import Target
 
-SEEDS = 5
+SEEDS, MORE_SEEDS = 5, 10
 TRUTH_TRACES, TRUTH_SURE = (48, 96, 200), 0.005
 PAIRS = tuple(
     (next(case for case in CASES if case.name == first), next(case for case in CASES if case.name == second))
@@ -33,7 +33,7 @@ PAIRS = tuple(
 # The level that a search found is taken to be off by as much as searches are: standard deviation of its logarithm.
 SEARCH_ERROR = 0.05
 # Code that another confirmation would come of; what it measures is in the folder's own name.
-CONFIRMED_BY = ("tuner/finalists.py", "tuner/latencies.py", "tuner/score.py", "tuner/evaluate.py", "tuner/probe.py")
+CONFIRMED_BY = tuple(f"tuner/{name}.py" for name in ("crest", "evaluate", "finalists", "latencies", "probe", "score"))
 
 
 Estimate = tuple[float, float, float] | None
@@ -50,7 +50,7 @@ class Replication:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of `what`: how many of `replications` intervals held the truth, and their median half-width (0.05: ±5 %).
+    """Of `what`: which share of `replications` intervals held the truth, and their half-widths (0.05: ±5 %).
 
     `bounded`: how many gave no interval, only a bound. `bias`: of the estimates, relative to the truth.
     """
@@ -58,38 +58,39 @@ class Coverage:
     what: str
     replications: int
     holds: float
-    half_width: float
+    half_widths: Sequence[float]
     bias: float
     bounded: int
 
 
 def coverage_of(
-    pair: tuple[Case, Case], replications: int, folder: Path, workers: int
+    pair: tuple[Case, Case], seeds: int, replications: int, folder: Path, workers: int
 ) -> tuple[list[Coverage], float]:
-    """Coverage for both values and their paired ratio; and the median server-seconds of a confirmation.
+    """Coverage for both values and their paired ratio on `seeds`; the median server-seconds of a confirmation.
 
     Every replication is kept in a file: the next run goes on from there. `replications` of 0: as many as are kept.
     """
     truths = tuple(truth_of(Windows(case, folder), TRUTH_TRACES, TRUTH_SURE) for case in pair)
-    kept = folder / f"intervals-{fingerprint(*CONFIRMED_BY)}-{pair[0].key}-{pair[1].key}.json"
+    kept = folder / f"intervals-{fingerprint(*CONFIRMED_BY)}-{seeds}-{pair[0].key}-{pair[1].key}.json"
     known: dict[str, Replication] = {}
     if kept.exists():
         known = {number: Replication(**one) for number, one in json.loads(kept.read_text()).items()}
     missing = [number for number in range(replications) if str(number) not in known]
     levels = (truths[0].level, truths[1].level)
     with ProcessPoolExecutor(workers) as pool:
-        for number, one in zip(missing, pool.map(_confirm, repeat(pair), repeat(levels), missing), strict=False):
+        confirmed = pool.map(_confirm, repeat(pair), repeat(levels), repeat(seeds), missing)
+        for number, one in zip(missing, confirmed, strict=False):
             known[str(number)] = one
             kept.write_text(json.dumps({number: asdict(one) for number, one in known.items()}))
     found = list(known.values())[: replications or None]
     values = [truth.value_rps / case.gpus for truth, case in zip(truths, pair, strict=True)]
-    names = [*(case.name for case in pair), "ratio of the second to the first"]
+    names = [f"{name}, {seeds} seeds" for name in (*(case.name for case in pair), "ratio of the second to the first")]
     trues = [*values, values[1] / values[0]]
     rows = [_coverage(names[i], trues[i], [one.estimates[i] for one in found]) for i in range(3)]
     return rows, float(np.median([one.server_s for one in found]))
 
 
-def _confirm(pair: tuple[Case, Case], true_levels: tuple[float, float], replication: int) -> Replication:
+def _confirm(pair: tuple[Case, Case], true_levels: tuple[float, float], seeds: int, replication: int) -> Replication:
     """What `tuner.confirm` does, without its files: levels added until the edges are bracketed."""
     off = np.random.default_rng(replication).normal(0.0, SEARCH_ERROR, 2)
     values, server_s = [], 0.0
@@ -99,7 +100,7 @@ def _confirm(pair: tuple[Case, Case], true_levels: tuple[float, float], replicat
         finalist = Finalist(number, level, case.gpus, counted=plan.slo.deciding_requests)
         runs: list[FinalistRun] = []
         since_s = target.clock_s()
-        while cells := next_cells(finalist, runs, SEEDS, plan.slo.attainment):
+        while cells := next_cells(finalist, runs, seeds, plan.slo.attainment):
             for cell in cells:
                 seed = derive(1000 + replication, Purpose.CONFIRM, cell.replicate)
                 prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
@@ -129,7 +130,7 @@ def _ratio(first: Value, second: Value) -> Estimate:
 def _coverage(what: str, true: float, found: Sequence[Estimate]) -> Coverage:
     estimates = [one for one in found if one]
     holds = np.mean([low <= true <= high for _, low, high in estimates])
-    half_width = np.median([np.log(high / low) / 2 for _, low, high in estimates])
+    half_widths = [float(np.log(high / low) / 2) for _, low, high in estimates]
     bias = np.mean([np.log(mean / true) for mean, _, _ in estimates])
     bounded = len(found) - len(estimates)
-    return Coverage(what, len(estimates), float(holds), float(half_width), float(bias), bounded)
+    return Coverage(what, len(estimates), float(holds), half_widths, float(bias), bounded)
