@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from launchers.access import OPTION, VARIABLE, Access, access_of
 from launchers.cpu import usable_cores
 from launchers.salt import fresh_salt, salted
 from tuner.config.catalog import load, names
@@ -26,6 +27,7 @@ from tuner.target import Load, Watch, Window
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 GONE_AFTER = 3
+NOT_ALLOWED = (401, 403)
 # Ids below this are whole words or pieces of them in every vocabulary in use.
 SAFE_VOCAB = 8000
 
@@ -33,13 +35,15 @@ SAFE_VOCAB = 8000
 @dataclass(frozen=True)
 class Described:
     """What a running server says of itself. `engine` is who owns its model (vllm, sglang), `max_model_len` is None
-    where it does not say, `vocab` is SAFE_VOCAB where its model is not known here."""
+    where it does not say, `vocab` is SAFE_VOCAB where its model is not known here. `url` holds no password: `access`
+    does."""
 
     url: str
     model: str
     engine: str
     vocab: int
     max_model_len: int | None
+    access: Access = field(default_factory=Access)
 
 
 @dataclass
@@ -58,17 +62,19 @@ class RemoteTarget:
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
-        endpoint = Endpoint(self.described.url, self.described.model, self.described.vocab)
+        described = self.described
+        endpoint = Endpoint(described.url, described.model, described.vocab, described.access.authorization)
         cores = len(usable_cores())
         workers = workers_needed(requests, load, cores)
         supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s, workers)
         try:
-            return replay(endpoint, salted(requests, self._salt), load, window, supervision)
+            log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
         except MeasurementVoid as void:
             self.reset_cache()
             supervision = replace(supervision, workers=more_workers(workers, cores))
             log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
-            return replace(log, client=log.client and replace(log.client, voided=str(void)))
+            log = replace(log, client=log.client and replace(log.client, voided=str(void)))
+        return replace(log, errors=tuple(described.access.hidden_in(error) for error in log.errors))
 
     def reset_cache(self) -> None:
         """From here on, other prompts."""
@@ -95,15 +101,16 @@ class RemoteTarget:
                 raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), why) from error
 
 
-def describe(url: str, model: str | None) -> Described:
+def describe(url: str, model: str | None, api_key: str | None = None) -> Described:
     """Ask the server at `url` what it serves, and try whether it completes token ids.
 
-    `model`: the name to ask for; None: the one it serves. Raises BoxUnusable if it cannot be measured, ConfigError if
-    `url` or `model` is wrong.
+    `model`: the name to ask for; None: the one it serves. `api_key` as in `access_of`. Raises BoxUnusable if it
+    cannot be measured, ConfigError if `url`, `model` or `api_key` is wrong.
     """
-    base = _base(url)
-    with httpx.Client(base_url=base, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
-        served = _served(client, base)
+    bare, access = access_of(url, api_key)
+    base = bare.rstrip("/").removesuffix("/v1")
+    with httpx.Client(base_url=base, headers=access.headers, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
+        served = _served(client, base, access)
         chosen = _chosen(served, model, base)
         described = Described(
             url=base,
@@ -111,17 +118,10 @@ def describe(url: str, model: str | None) -> Described:
             engine=str(chosen.get("owned_by") or "unknown"),
             vocab=_vocab(chosen),
             max_model_len=chosen.get("max_model_len"),
+            access=access,
         )
         _try_out(client, described)
     return described
-
-
-def _base(url: str) -> str:
-    """`http://host:port`, without what people paste behind it. Raises ConfigError."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigError(f"--url {url}: write http://HOST:PORT, for instance http://127.0.0.1:8000")
-    return f"http://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
 
 
 def _address(base: str) -> tuple[str, int]:
@@ -130,7 +130,7 @@ def _address(base: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def _served(client: httpx.Client, base: str) -> list[dict[str, Any]]:
+def _served(client: httpx.Client, base: str, access: Access) -> list[dict[str, Any]]:
     """The models that `/v1/models` lists."""
     try:
         answer = client.get("/v1/models")
@@ -139,6 +139,9 @@ def _served(client: httpx.Client, base: str) -> list[dict[str, Any]]:
         raise BoxUnusable(f"{base}: no server answers there: {error or type(error).__name__}") from error
     except (json.JSONDecodeError, KeyError, TypeError):
         listed = None
+    if answer.status_code in NOT_ALLOWED:
+        wish = f"it does not accept {access.by}" if access.by else f"it wants a key; give {OPTION} or set {VARIABLE}"
+        raise BoxUnusable(f"{base}/v1/models: {wish} ({answer.status_code})")
     if not listed:
         raise BoxUnusable(f"{base}/v1/models: no list of models ({answer.status_code}); is it an OpenAI-like server?")
     return list(listed)
@@ -178,4 +181,5 @@ def _try_out(client: httpx.Client, described: Described) -> None:
     if answer.status_code in {404, 405}:
         raise BoxUnusable(f"{where}: not offered ({answer.status_code}); prompts go there as token ids")
     if not answer.is_success:
-        raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {answer.text[:300]}")
+        said = described.access.hidden_in(answer.text)[:300]
+        raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {said}")

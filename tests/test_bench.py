@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from launchers.access import access_of
 from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe
 from tests.fakes import openai_server as fake
 from tests.processes import marked, until
@@ -182,6 +183,27 @@ def test_a_server_that_cannot_be_measured_is_one_message(
         describe(url, model)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        pytest.param(None, "it wants a key; give --api-key or set OPENAI_API_KEY", id="none was given"),
+        pytest.param("wr0ng", "it does not accept --api-key", id="another one was given"),
+    ],
+)
+def test_a_server_that_wants_a_key_says_so(key: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    refusal = (401, {"error": f"Incorrect API key provided: {key}"})
+    with saying({MODELS: refusal}) as url, pytest.raises(BoxUnusable, match=message) as refused:
+        describe(url, None, key)
+    assert "wr0ng" not in str(refused.value)
+
+
+def test_a_key_that_the_server_repeats_is_not_shown() -> None:
+    answers = {MODELS: (200, ONE), COMPLETIONS: (400, {"error": "no quota for s3cr3t"})}
+    with saying(answers) as url, pytest.raises(BoxUnusable, match=r"no quota for \*\*\*"):
+        describe(url, None, "s3cr3t")
+
+
 def test_where_nobody_listens_it_says_so() -> None:
     with pytest.raises(BoxUnusable, match="no server answers there"):
         describe(f"http://127.0.0.1:{free_port()}", None)
@@ -241,6 +263,14 @@ def test_no_probe_repeats_a_prompt_of_another_and_what_was_shared_is_still_share
     assert all(len({prompt[:6] for prompt in prompts}) == 1 for prompts in probes)
     assert len({prompt for prompts in probes for prompt in prompts}) == 6
     assert len({prompt[:6] for prompts in probes for prompt in prompts}) == 2
+
+
+def test_every_request_of_a_probe_says_who_asks() -> None:
+    with fake.running() as (url, _):
+        described = Described(url, "m", "vllm", SAFE_VOCAB, None, access_of(url, "s3cr3t")[1])
+        target = RemoteTarget(described, send_lag_limit_s=5.0)
+        target.replay(requests_for(PLAIN, PLAIN), ClosedLoop(1), Window(0.0, 60.0, 20.0), lambda log: None)
+        assert [entry["authorization"] for entry in journal(url)["entries"]] == ["Bearer s3cr3t"] * 2
 
 
 def test_real_text_is_marked_anew_for_each_probe() -> None:

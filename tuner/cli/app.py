@@ -237,6 +237,10 @@ Examples:
 @click.option("--users", type=click.IntRange(min=1), help="Measure with this many users only, each waiting his turn.")
 @click.option("--requests", type=click.IntRange(min=1), help="About how many requests --rate or --users shall count.")
 @click.option("--model", help="The model to ask for.  [default: the one the server lists]")
+@click.option(
+    "--api-key",
+    help="Sent as a bearer token, to this server only.  [default: $OPENAI_API_KEY, which others cannot see in ps]",
+)
 @click.option("--workload", help="A workload's name, a trace, or fixed lengths: 1024x128.  [default: the SLO's]")
 @click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
 @click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -30,14 +30,15 @@ MET, MISSED = 0, 3
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of `tune bench`, as typed."""
+    """The options of `tune bench`, as typed: `url` and `api_key` may hold a secret."""
 
-    url: str
+    url: str = field(repr=False)
     slo: str
     rate: float | None = None
     users: int | None = None
     requests: int | None = None
     model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     workload: str | None = None
     attainment: float | None = None
     slo_scale: float = 1.0
@@ -52,7 +53,9 @@ def run_bench(options: BenchOptions) -> int:
     workload = load_workload(options.workload or slo.workload)
     order = Bench(workload, slo, options.seed, options.gpus, _load(options), options.requests)
     order.check()
-    described = describe(options.url, options.model)
+    described = describe(options.url, options.model, options.api_key)
+    if described.access.by:
+        _say(f"every request carries {described.access.by}")
     if described.max_model_len is not None:
         workload, left_out = fitted(workload, described.max_model_len)
         order = replace(order, workload=workload)
