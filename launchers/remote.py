@@ -2,7 +2,8 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,10 +14,13 @@ import httpx
 
 from launchers.access import OPTION, VARIABLE, Access, access_of
 from launchers.cpu import usable_cores
+from launchers.engine import EngineMetrics
+from launchers.engines import ENGINES
 from launchers.salt import fresh_salt, salted
+from launchers.scrape import Scraper, read, scraping
 from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
-from tuner.engineview import EngineFacts
+from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.prompts import drawn_ids
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
@@ -30,13 +34,17 @@ GONE_AFTER = 3
 NOT_ALLOWED = (401, 403)
 # Ids below this are whole words or pieces of them in every vocabulary in use.
 SAFE_VOCAB = 8000
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a running server says of itself. `engine` is who owns its model (vllm, sglang), `max_model_len` is None
-    where it does not say, `vocab` is SAFE_VOCAB where its model is not known here. `url` holds no password: `access`
-    does."""
+    """What a running server says of itself.
+
+    `engine` is known by its metrics (vllm, sglang), else it is who owns the model, or UNKNOWN. `max_model_len` is
+    None where it does not say, `vocab` is SAFE_VOCAB where its model is not known here. `url` holds no password:
+    `access` does.
+    """
 
     url: str
     model: str
@@ -51,10 +59,11 @@ class RemoteTarget:
     """A running server; implements `tuner.target.Target`.
 
     Its prefix cache is not ours to reset: each probe has prompts of its own instead, of the same lengths and shared
-    in the same places, that no probe and no `tune` has sent before.
+    in the same places, that no probe and no `tune` has sent before. What its metrics say is of all its traffic.
     """
 
     described: Described
+    scraper: Scraper
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     _salt: int = field(default_factory=fresh_salt)
     _started_s: float = field(default_factory=perf_counter)
@@ -62,19 +71,31 @@ class RemoteTarget:
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
-        described = self.described
-        endpoint = Endpoint(described.url, described.model, described.vocab, described.access.authorization)
         cores = len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s, workers)
+        supervision = Supervision(watch, self._look_at_server, self.send_lag_limit_s, workers)
         try:
-            log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
+            return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
             self.reset_cache()
             supervision = replace(supervision, workers=more_workers(workers, cores))
-            log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
-            log = replace(log, client=log.client and replace(log.client, voided=str(void)))
-        return replace(log, errors=tuple(described.access.hidden_in(error) for error in log.errors))
+            log = self._replay(requests, load, window, supervision)
+            return replace(log, client=log.client and replace(log.client, voided=str(void)))
+
+    def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
+        described, access = self.described, self.described.access
+        endpoint = Endpoint(described.url, described.model, described.vocab, access.authorization)
+        self.scraper.begin()
+        log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
+        self.scraper.end()
+        scrapes = self.scraper.scrapes(log.began_s or 0.0)
+        view = view_of(scrapes, window.warmup_s, window.end_s)
+        errors = tuple(access.hidden_in(error) for error in log.errors)
+        return replace(log, engine=view, scrapes=scrapes, errors=errors)
+
+    def _look_at_server(self) -> None:
+        self.check_alive()
+        self.scraper.pass_by()
 
     def reset_cache(self) -> None:
         """From here on, other prompts."""
@@ -101,6 +122,15 @@ class RemoteTarget:
                 raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), why) from error
 
 
+@contextmanager
+def open_remote(described: Described, send_lag_limit_s: float = SEND_LAG_LIMIT_S) -> Iterator[RemoteTarget]:
+    """The server that was described, for the length of a block; its metrics are those of the engine it says it is."""
+    engine = ENGINES.get(described.engine)
+    path, metrics = (engine.metrics_path, engine.metrics) if engine else ("", EngineMetrics())
+    with scraping(f"{described.url}{path}", metrics, described.access.headers) as scraper:
+        yield RemoteTarget(described, scraper, send_lag_limit_s)
+
+
 def describe(url: str, model: str | None, api_key: str | None = None) -> Described:
     """Ask the server at `url` what it serves, and try whether it completes token ids.
 
@@ -115,7 +145,7 @@ def describe(url: str, model: str | None, api_key: str | None = None) -> Describ
         described = Described(
             url=base,
             model=chosen["id"],
-            engine=str(chosen.get("owned_by") or "unknown"),
+            engine=_engine(client) or str(chosen.get("owned_by") or UNKNOWN),
             vocab=_vocab(chosen),
             max_model_len=chosen.get("max_model_len"),
             access=access,
@@ -154,6 +184,16 @@ def _chosen(served: Sequence[dict[str, Any]], model: str | None, base: str) -> d
     if model is not None and model not in known:
         raise ConfigError(f"--model {model}: {base} does not serve it; it serves: {', '.join(known)}")
     return next(entry for entry in served if model in {None, entry["id"]})
+
+
+def _engine(client: httpx.Client) -> str:
+    """The engine whose metrics it exports; "" where it exports none that are known."""
+    for engine in ENGINES.values():
+        with suppress(httpx.TransportError):
+            answer = client.get(engine.metrics_path)
+            if answer.is_success and read(answer.text, engine.metrics, 0.0).values:
+                return engine.name
+    return ""
 
 
 def _vocab(entry: dict[str, Any]) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from launchers.access import access_of
-from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe
+from launchers.access import Access, access_of
+from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe, open_remote
 from tests.fakes import openai_server as fake
 from tests.processes import marked, until
 from tests.simulated import free_port, serving
@@ -48,6 +48,7 @@ window_s: 1
 timeout_s: 20
 """
 MARK = "GOODTUNE_TEST_BENCH"
+NOBODY = Access()
 
 
 # Measured as a trial is: in virtual time.
@@ -233,6 +234,21 @@ def test_the_vocabulary_is_the_model_s_where_it_is_known_and_else_a_safe_small_o
     assert (found.url, found.vocab, found.max_model_len, found.engine) == (url, vocab, None, "unknown")
 
 
+@pytest.mark.parametrize(
+    ("exported", "engine"),
+    [
+        pytest.param("vllm:num_requests_running 3\n", "vllm", id="vLLM behind any owner"),
+        pytest.param("sglang:num_running_reqs 3\n", "sglang", id="SGLang"),
+        pytest.param("http_requests_total 3\n", "me", id="somebody else's metrics"),
+        pytest.param("<html>hello</html>", "me", id="no metrics"),
+    ],
+)
+def test_an_engine_is_known_by_its_metrics(exported: str, engine: str) -> None:
+    owned = {"data": [{"id": "m", "owned_by": "me"}]}
+    with saying({MODELS: (200, owned), COMPLETIONS: OK, "/metrics": (200, exported)}) as url:
+        assert describe(url, None).engine == engine
+
+
 def test_a_folder_s_config_json_says_the_vocabulary(tmp_path: Path) -> None:
     sizes = {
         "vocab_size": 300, "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,
@@ -248,12 +264,21 @@ def test_a_folder_s_config_json_says_the_vocabulary(tmp_path: Path) -> None:
 # The server is not touched.
 
 
+@contextmanager
+def remote_fake(access: Access = NOBODY) -> Iterator[tuple[str, RemoteTarget]]:
+    """A fake server that somebody else runs, which exports no metrics: its address, and what measures it."""
+    with (
+        fake.running() as (url, _),
+        open_remote(Described(url, "m", "vllm", SAFE_VOCAB, None, access), send_lag_limit_s=5.0) as target,
+    ):
+        yield url, target
+
+
 def test_no_probe_repeats_a_prompt_of_another_and_what_was_shared_is_still_shared() -> None:
     shared = Segment(7, 6)
     requests = requests_for(PLAIN, PLAIN, PLAIN)
     requests = type(requests)(**vars(requests) | {"segments": tuple((shared, Segment(i, 4)) for i in range(3))})
-    with fake.running() as (url, _):
-        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None), send_lag_limit_s=5.0)
+    with remote_fake() as (url, target):
         probes = []
         for _ in range(2):
             target.reset_cache()
@@ -266,9 +291,7 @@ def test_no_probe_repeats_a_prompt_of_another_and_what_was_shared_is_still_share
 
 
 def test_every_request_of_a_probe_says_who_asks() -> None:
-    with fake.running() as (url, _):
-        described = Described(url, "m", "vllm", SAFE_VOCAB, None, access_of(url, "s3cr3t")[1])
-        target = RemoteTarget(described, send_lag_limit_s=5.0)
+    with remote_fake(access_of("http://127.0.0.1", "s3cr3t")[1]) as (url, target):
         target.replay(requests_for(PLAIN, PLAIN), ClosedLoop(1), Window(0.0, 60.0, 20.0), lambda log: None)
         assert [entry["authorization"] for entry in journal(url)["entries"]] == ["Bearer s3cr3t"] * 2
 
@@ -276,8 +299,7 @@ def test_every_request_of_a_probe_says_who_asks() -> None:
 def test_real_text_is_marked_anew_for_each_probe() -> None:
     chats = ((Message("system", "Be brief."), Message("user", "Why?")), (Message("user", "How?"),))
     requests = replace(requests_for(5, 3), segments=chat_segments(chats), chats=chats)
-    with fake.running() as (url, _):
-        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None), send_lag_limit_s=5.0)
+    with remote_fake() as (url, target):
         begun = []
         for _ in range(2):
             target.reset_cache()
@@ -295,11 +317,11 @@ def test_a_trace_at_a_given_speed_is_benched_at_that_speed_alone(plan: Plan) -> 
 
 
 def test_a_server_that_is_gone_ends_the_measurement() -> None:
-    target = RemoteTarget(Described(f"http://127.0.0.1:{free_port()}", "m", "vllm", SAFE_VOCAB, None))
-    for _ in range(GONE_AFTER - 1):
-        target.check_alive()
-    with pytest.raises(ServerFailed, match="the server is gone"):
-        target.check_alive()
+    with open_remote(Described(f"http://127.0.0.1:{free_port()}", "m", "vllm", SAFE_VOCAB, None)) as target:
+        for _ in range(GONE_AFTER - 1):
+            target.check_alive()
+        with pytest.raises(ServerFailed, match="the server is gone"):
+            target.check_alive()
 
 
 def test_a_server_that_refuses_every_request_is_one_message_that_says_why(plan: Plan) -> None:
@@ -307,8 +329,8 @@ def test_a_server_that_refuses_every_request_is_one_message_that_says_why(plan: 
     from tuner.workload.named import load_workload
 
     workload = load_workload(f"{fake.HTTP_500}x4")
-    with fake.running() as (url, _), pytest.raises(BoxUnusable, match=r"answers no request .*out of luck"):
-        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None))
+    refused = pytest.raises(BoxUnusable, match=r"answers no request .*out of luck")
+    with remote_fake() as (_, target), refused:
         bench(Bench(workload, plan.slo, load=OpenLoop(5.0)), target, "vllm", lambda probe: None)
 
 
@@ -346,13 +368,39 @@ def test_one_rate_as_json_is_a_point(
     assert httpx.get(f"{server}/health").status_code == 200, "it still runs"
 
 
+def test_what_the_engine_says_of_itself_is_in_every_probe(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*command, "--rate", "20", "--requests", "20", "--json"], monkeypatch) == 0
+    point = json.loads(capsys.readouterr().out)
+    engine = point["engine_view"]
+    assert point["engine"] == "vllm" and engine["scrapes"] >= 2
+    assert engine["generated_tokens"] >= 8 * 10 and engine["cache_hit_frac"] == 0.0
+    assert engine["queue_p50_s"] is not None
+
+
+def test_a_server_without_metrics_is_measured_all_the_same() -> None:
+    with remote_fake() as (_, target):
+        log = target.replay(requests_for(PLAIN, PLAIN), ClosedLoop(1), Window(0.0, 60.0, 20.0), lambda log: None)
+    assert log.engine is None and log.scrapes == ()
+    assert len(log) == 2
+
+
 def test_users_are_printed_for_people(
     server: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tune([*command, "--users", "2"], monkeypatch) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"qwen-7b at {server} · quick SLO · workload 128x8\n")
-    for words in ("goodput ", "at a load of        2 users", "✓ need 90 %", "limit 2 s", "tok/s, ", "fluidity"):
+    for words in (
+        "goodput ",
+        "at a load of        2 users",
+        "✓ need 90 %",
+        "limit 2 s",
+        "tok/s, ",
+        "fluidity",
+        "the engine itself   running ",
+    ):
         assert words in out
     assert max(map(len, out.splitlines())) <= 80
 

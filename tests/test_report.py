@@ -17,17 +17,16 @@ from tests.studies import (
     inconclusive,
 )
 from tuner import record
-from tuner.configuration import Configuration
 from tuner.engineview import EngineView
 from tuner.finalists import FinalistRun
 from tuner.report import write_report
 from tuner.report.dots import load_dots, rivals, search_dots
-from tuner.report.inside import efficiency
 from tuner.report.page import page as render
 from tuner.report.study import Cast, Study
 from tuner.requestlog import ClientHealth
 from tuner.score import Health
 from tuner.target import ClosedLoop, OpenLoop
+from tuner.wording.inside import efficiency
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
@@ -175,8 +174,7 @@ def test_what_the_engine_said_of_itself_is_a_table_of_the_trials_that_it_said_it
     ],
 )
 def test_batching_efficiency_needs_a_budget_and_a_batch(knobs, step_tokens, expected):
-    outcome = an_outcome(0, Configuration("vllm", knobs))
-    assert efficiency(outcome, EngineView(step_tokens=step_tokens)) == expected
+    assert efficiency(EngineView(step_tokens=step_tokens), knobs) == expected
 
 
 def test_fresh_runs_of_the_finalists_are_drawn(tmp_path):

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from launchers.remote import Described, RemoteTarget, describe
+from launchers.remote import UNKNOWN, Described, describe, open_remote
 from tuner.bench import Bench, Benched, bench
 from tuner.cli.planning import slo_from
 from tuner.conclude import frontier, point_of, slo_of
 from tuner.errors import ConfigError
 from tuner.idle import missed_when_idle
 from tuner.load.replay import tolerated_send_lag_s
+from tuner.mishaps import silence
 from tuner.outcome import Outcome
 from tuner.probe import Recorded, Watcher
 from tuner.requestlog import RequestLog
@@ -61,11 +62,12 @@ def run_bench(options: BenchOptions) -> int:
         order = replace(order, workload=workload)
         for note in left_out:
             _say(note)
-    target = RemoteTarget(described, tolerated_send_lag_s(slo.limits.ttft_s))
     _say(heading(described.url, described.model, order))
-    found = bench(order, target, described.engine, partial(_tell, order), _watcher(order))
+    with open_remote(described, tolerated_send_lag_s(slo.limits.ttft_s)) as target:
+        found = bench(order, target, described.engine, partial(_tell, order, described), _watcher(order))
+        wall_s = target.clock_s()
     if options.as_json:
-        print(json.dumps(_as_data(found, order, described, target.clock_s()), ensure_ascii=False))
+        print(json.dumps(_as_data(found, order, described, wall_s), ensure_ascii=False))
     else:
         print_summary(f"{heading(described.url, described.model, order)}\n\n{benched_text(found, order)}", sys.stdout)
     return MET if order.load is not None or found.outcome.holds_slo else MISSED
@@ -79,8 +81,12 @@ def _load(options: BenchOptions) -> Load | None:
     return None if options.users is None else ClosedLoop(options.users)
 
 
-def _tell(order: Bench, probe: Recorded) -> None:
+def _tell(order: Bench, described: Described, probe: Recorded) -> None:
     _say(probe_line(probe))
+    if probe.stage == "idle":
+        engine = "the server" if described.engine == UNKNOWN else described.engine
+        for text in silence(engine, [probe]):
+            _say(f"  {text}")
     missed = missed_when_idle(probe, order.slo.limits) if probe.stage == "idle" else ""
     if missed and probe.score.attainment < order.slo.attainment:
         _say(f"  {missed}")
@@ -142,6 +148,7 @@ def _point(outcome: Outcome, probe: Score) -> dict[str, Any]:
         "stopped": probe.stopped,
         "fluidity": asdict(probe.fluidity) if probe.fluidity else None,
         "health": asdict(probe.health) if probe.health else None,
+        "engine_view": asdict(probe.engine) if probe.engine else None,
     }
 
 
