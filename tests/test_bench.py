@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,13 +24,16 @@ from tests.simulated import free_port, serving
 from tests.test_cli import tune
 from tests.test_load_replay import PLAIN, journal, requests_for
 from tuner.bench import Bench, bench
+from tuner.benchfolder import read_bench
 from tuner.cli.planning import Options, plan_from
 from tuner.config.catalog import load
 from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.workload import Arrivals
 from tuner.errors import BoxUnusable, ConfigError, ServerFailed
+from tuner.probe import ProbeStage
 from tuner.requests import Message, Segment
+from tuner.score import Score
 from tuner.space import spaces_of
 from tuner.target import ClosedLoop, OpenLoop, Window
 from tuner.terminal.benched import benched_text
@@ -399,10 +402,48 @@ def test_users_are_printed_for_people(
         "limit 2 s",
         "tok/s, ",
         "fluidity",
-        "the engine itself   running ",
+        "the engine itself   ",
+        "tokens per step ",
     ):
         assert words in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_every_probe_is_kept_where_the_output_says(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*command, "--rate", "10", "--requests", "20", "--json"], monkeypatch) == 0
+    shown = capsys.readouterr()
+    (folder,) = Path("results").iterdir()
+    assert folder.name.endswith("-bench-qwen-7b-quick")
+    assert json.loads(shown.out)["dir"] == str(folder) and f"kept in {folder}" in shown.err
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(shown.out)
+    kept = read_bench(folder)
+    assert [probe.stage for probe in kept.probes] == ["idle", "confirm"]
+    assert kept.order.load == OpenLoop(10.0) and kept.described.model == "qwen-7b"
+    assert {path.name for path in (folder / "probes" / "metrics").iterdir()} == {"0000.parquet", "0001.parquet"}
+
+
+def test_out_names_the_folder_and_nothing_is_measured_into_it_twice(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command += ["--users", "1", "--requests", "8", "--out", "mine"]
+    assert tune(command, monkeypatch) == 0
+    assert capsys.readouterr().out.endswith("\n  timings             mine\n")
+    assert tune(command, monkeypatch) == 2
+    assert "mine: something was measured into this folder before" in capsys.readouterr().err
+
+
+def test_a_key_is_neither_shown_nor_kept(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t")
+    assert tune([*command, "--users", "1", "--requests", "8"], monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert "every request carries $OPENAI_API_KEY" in shown.err
+    kept = [path.read_bytes() for path in Path("results").rglob("*") if path.is_file()]
+    assert len(kept) > 5
+    assert not any(b"s3cr3t" in text for text in (*kept, shown.out.encode(), shown.err.encode()))
 
 
 def test_where_one_lonely_request_misses_the_slo_the_search_ends_there(
@@ -436,16 +477,32 @@ def test_a_mistake_is_one_message_and_exit_2(
 
 
 def test_ctrl_c_stops_the_load_and_leaves_the_server(server: str, command: list[str], tmp_path: Path) -> None:
-    typed = [sys.executable, "-m", "tuner", *command, "--rate", "4", "--requests", "4000"]
-    environment = {**os.environ, MARK: str(tmp_path)}
-    with subprocess.Popen(typed, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
-        until(lambda: requests_running(server) > 0)
-        one.send_signal(signal.SIGINT)
-        out, err = one.communicate(timeout=60)
-    assert one.returncode == 130
+    typed = [*command, "--rate", "4", "--requests", "4000", "--out", "mine"]
+    out, err = interrupted(typed, tmp_path, lambda: kept(Path("mine")) == 1 and requests_running(server) > 0)
     assert out == "" and "Traceback" not in err
     until(lambda: not marked(MARK, str(tmp_path)))
     until(lambda: requests_running(server) == 0)
+
+
+def interrupted(command: Sequence[str], folder: Path, when: Callable[[], bool]) -> tuple[str, str]:
+    """What `tune` printed on stdout and stderr that got Ctrl-C at this moment."""
+    typed, environment = [sys.executable, "-m", "tuner", *command], {**os.environ, MARK: str(folder)}
+    with subprocess.Popen(typed, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
+        until(when)
+        one.send_signal(signal.SIGINT)
+        out, err = one.communicate(timeout=60)
+    assert one.returncode == 130
+    return out, err
+
+
+def kept(folder: Path) -> int:
+    """How many probes are on disk."""
+    return len(stored(folder))
+
+
+def stored(folder: Path) -> list[tuple[ProbeStage, Score]]:
+    probes = read_bench(folder).probes if (folder / "bench.yaml").exists() else ()
+    return [(probe.stage, probe.score) for probe in probes]
 
 
 def requests_running(server: str) -> float:

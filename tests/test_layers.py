@@ -36,7 +36,7 @@ LAYERS = [
     ["tuner.conclude"],
     ["tuner.calibrate"],
     ["tuner.predict"],
-    ["tuner.study", "tuner.rescore"],
+    ["tuner.study", "tuner.rescore", "tuner.benchfolder", "tuner.rescorebench"],
     ["tuner.wording"],
     ["tuner.report", "tuner.terminal"],
     ["tuner.cli", "tuner.__main__"],

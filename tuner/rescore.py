@@ -140,7 +140,7 @@ def is_usable(probe: RawProbe, slo: Slo) -> bool:
 def _paired(study: Path, outcome: Outcome) -> list[RawProbe]:
     """The stored probes that an outcome's scores are of: those of its search, or all where the idle one was all."""
     path = record.trial_folder(study, outcome.trial) / "requests.parquet"
-    stored = _stored(path)
+    stored = stored_probes(path)
     searched = [one for one in stored if one.stage == "search"]
     for candidates in (searched, stored):
         if [one.load for one in candidates] == [found.load for found in outcome.probes]:
@@ -148,7 +148,8 @@ def _paired(study: Path, outcome: Outcome) -> list[RawProbe]:
     raise ConfigError(f"{path}: it holds other probes than outcome.json beside it")
 
 
-def _stored(path: Path) -> list[RawProbe]:
+def stored_probes(path: Path) -> list[RawProbe]:
+    """The probes in a file of raw timings. Raises ConfigError."""
     try:
         return read_probes(path)
     except (OSError, ArrowException) as error:
@@ -187,7 +188,7 @@ def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
 
 def _run(study: Path, run: FinalistRun, slo: Slo) -> FinalistRun:
     path = record.trial_folder(study, run.trial) / "confirm" / f"seed{run.replicate}-load{run.rate:g}.parquet"
-    raw = next((one for one in _stored(path) if one.load == run.score.load and one.stage == "confirm"), None)
+    raw = next((one for one in stored_probes(path) if one.load == run.score.load and one.stage == "confirm"), None)
     if raw is None:
         raise ConfigError(f"{path}: it does not hold the window that finalists.jsonl speaks of")
     return replace(run, score=scored_again(run.score, raw.answers, slo.limits))

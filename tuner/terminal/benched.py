@@ -1,6 +1,7 @@
 """What `tune bench` prints: a line for each probe, then what the server is worth. Pure text, 80 columns."""
 
 import textwrap
+from collections.abc import Sequence
 
 from tuner.bench import Bench, Benched
 from tuner.config.slo import Slo
@@ -51,9 +52,10 @@ def benched_text(found: Benched, order: Bench) -> str:
 
 def _goodput(found: Benched, order: Bench) -> list[str]:
     best, outcome = found.outcome.best, found.outcome
-    assert best is not None, "what was measured has a best probe"
+    if best is None:
+        return _row("goodput", f"{DASH}, no load was measured to its end")
     wanted = f"need {wanted_share(order.slo.attainment)}"
-    lines = []
+    lines = _row("stopped", _how_far(outcome.probes)) if found.interrupted else []
     if order.load is None and not outcome.holds_slo:
         lines += _row("goodput", f"{DASH}, no load met the SLO; the closest did at {load_text(best.load)}")
     elif order.load is None:
@@ -75,6 +77,11 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
             "keeps up to", f"{number(outcome.capacity_rps)} req/s: queue short, pooled p99 gap in its limit"
         )
     return lines
+
+
+def _how_far(probes: Sequence[Score]) -> str:
+    several = f"{len(probes)} probes" if len(probes) > 1 else "1 probe"
+    return f"after {several}; the search had not ended"
 
 
 def _latencies(best: Score, slo: Slo) -> list[str]:
