@@ -23,7 +23,7 @@ from tests.processes import marked, until
 from tests.simulated import free_port, serving
 from tests.test_cli import tune
 from tests.test_load_replay import PLAIN, journal, requests_for
-from tuner.bench import Bench, bench
+from tuner.bench import Bench, bench, concluded
 from tuner.benchfolder import read_bench
 from tuner.cli.planning import Options, plan_from
 from tuner.config.catalog import load
@@ -479,9 +479,21 @@ def test_a_mistake_is_one_message_and_exit_2(
 def test_ctrl_c_stops_the_load_and_leaves_the_server(server: str, command: list[str], tmp_path: Path) -> None:
     typed = [*command, "--rate", "4", "--requests", "4000", "--out", "mine"]
     out, err = interrupted(typed, tmp_path, lambda: kept(Path("mine")) == 1 and requests_running(server) > 0)
-    assert out == "" and "Traceback" not in err
+    assert "goodput             —, no load was measured to its end" in out and "Traceback" not in err
     until(lambda: not marked(MARK, str(tmp_path)))
     until(lambda: requests_running(server) == 0)
+
+
+def test_ctrl_c_keeps_and_concludes_from_what_finished_probes_found(command: list[str], tmp_path: Path) -> None:
+    out, _ = interrupted([*command, "--out", "mine", "--json"], tmp_path, lambda: kept(Path("mine")) >= 3)
+    told = json.loads(out)
+    assert told["interrupted"] and told["meets_slo"]
+    assert len(told["probes"]) == kept(Path("mine")) - 1
+    assert json.loads(Path("mine", "summary.json").read_text()) == told
+    assert "stopped             after 2 probes; the search had not ended" in benched_text(
+        replace(concluded(read_bench(Path("mine")).order, "vllm", stored(Path("mine"))[:3]), interrupted=True),
+        read_bench(Path("mine")).order,
+    )
 
 
 def interrupted(command: Sequence[str], folder: Path, when: Callable[[], bool]) -> tuple[str, str]:

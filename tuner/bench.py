@@ -1,7 +1,9 @@
 """Bench: the goodput of a server that somebody else runs, by the probes and the search of a trial."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from tuner.config.slo import Slo
 from tuner.config.workload import Workload
@@ -64,7 +66,7 @@ class Benched:
 
 
 def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watcher | None = None) -> Benched:
-    """Measure `target`. Raises BoxUnusable where nothing can be measured there."""
+    """Measure `target` until Ctrl-C comes, if it does. Raises BoxUnusable where nothing can be measured there."""
     stage: ProbeStage = "search" if order.load is None else "confirm"
     # The requests that a study of this seed would send.
     seed = derive(order.seed, Purpose.SEARCH)
@@ -75,6 +77,9 @@ def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watc
         raise BoxUnusable(f"nothing was measured: {void}") from void
     except ServerFailed as failed:
         raise BoxUnusable(str(failed)) from failed
+    except KeyboardInterrupt:
+        measuring.tell()
+        return replace(concluded(order, engine, measuring.ended), interrupted=True)
     return _benched(order, engine, answer)
 
 
@@ -107,9 +112,15 @@ class _Measuring:
     ended: list[tuple[ProbeStage, Score]] = field(default_factory=list)
 
     def told(self, found: Score) -> Score:
-        self.heard(self.prober.recorded[-1])
-        self.ended.append((self.prober.recorded[-1].stage, found))
+        self.tell()
         return found
+
+    def tell(self) -> None:
+        """Every finished probe is told once, and whole."""
+        for probe in self.prober.recorded[len(self.ended) :]:
+            with _undisturbed():
+                self.heard(probe)
+                self.ended.append((probe.stage, probe.score))
 
     def idle(self) -> Score:
         """One request at a time. Raises BoxUnusable if the server answers none of them."""
@@ -119,6 +130,24 @@ class _Measuring:
             why = "; ".join(log.errors[:3]) or "every answer was late, cut off or empty"
             raise BoxUnusable(f"the server answers no request of this workload: {why}")
         return found
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and TERM wait until the block has ended. Only in a process's main thread, which hears signals."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _search(order: Bench, measuring: _Measuring) -> Answer:
