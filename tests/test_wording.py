@@ -26,6 +26,7 @@ from tuner.target import ClosedLoop, OpenLoop
 from tuner.wording.commands import command_lines, resume_command, study_command
 from tuner.wording.comparison import comparison, percentile_name
 from tuner.wording.conclusion import cost, default_holds_nothing, sentence, what_breaks
+from tuner.wording.fluidity import fluidity_meaning
 from tuner.wording.naming import ending, naming_of, short, slo_text, title
 from tuner.wording.numbers import (
     duration,
@@ -207,6 +208,22 @@ def test_a_limit_that_grows_with_the_prompt_is_said_whole_and_held_against_no_pe
     rows = {row.label: row for row in comparison(a_summary(best=slow), a_plan(slo=aware))}
     assert rows["TTFT p99"].holds is None
     assert rows["TTFT p99"].note == "limit 200 ms + 0.400 ms per prompt token"
+
+
+@pytest.mark.parametrize(
+    ("limits", "meaning"),
+    [
+        pytest.param(
+            Limits(ttft_s=0.2, tpot_s=0.05), "due within 200 ms, each other one 50 ms (TPOT limit)", id="both"
+        ),
+        pytest.param(
+            Limits(itl_s=0.05, e2e_s=2.0), "due when it comes, each other one 50 ms (ITL", id="a pace alone"
+        ),
+        pytest.param(Limits(e2e_s=2.0), "the share of its tokens' deadlines that it meets", id="no pace"),
+    ],
+)
+def test_fluidity_is_explained_by_the_limits_that_there_are(limits, meaning):
+    assert meaning in fluidity_meaning(limits)
 
 
 def test_what_breaks_counts_limits_and_failures():

@@ -258,6 +258,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "throughput_tok_s": best.throughput_tok_s if best else None,
         "ttft_p99_s": best.ttft_s.p99 if best and best.ttft_s else None,
         "tpot_p99_s": best.tpot_s.p99 if best and best.tpot_s else None,
+        "fluidity_index": best.fluidity.mean_index if best and best.fluidity else None,
+        "fluid_rate_tok_s": best.fluidity.rate_tok_s if best and best.fluidity else None,
         "gpus": outcome.configuration.gpus,
         "probes": len(outcome.probes),
         "startup_s": outcome.cost.startup_s,
