@@ -29,6 +29,7 @@ LAYERS = [
             "tuner.pause",
         ),
         "tuner.taken",
+        "tuner.stretch",
     ],
     ["tuner.trial", "tuner.search", "tuner.storage", "tuner.verdict"],
     ["tuner.bench", "tuner.evaluate"],

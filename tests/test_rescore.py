@@ -163,6 +163,17 @@ def stored(log: RequestLog, load: Load) -> RawProbe:
 # A study: what is concluded.
 
 
+def test_the_longer_limits_that_are_recommended_would_have_been_held(study: Plan) -> None:
+    strict = study.slo.scaled(0.1)
+    missed = [one for one in rescore(study.out, strict).outcomes if one.needed_scale]
+    assert missed
+    for one in missed:
+        assert one.needed_scale and one.best
+        (again,) = (a for a in rescore(study.out, strict.scaled(one.needed_scale)).outcomes if a.trial == one.trial)
+        (same,) = (probe for probe in again.probes if probe.load == one.best.load)
+        assert one.best.attainment < strict.attainment <= same.attainment
+
+
 def test_under_its_own_slo_a_study_concludes_what_it_did(study: Plan) -> None:
     again = rescore(study.out, study.slo)
     assert conclusions(again, study) == comparable(record.read_summary(study.out))

@@ -36,6 +36,7 @@ from tuner.probe import tolerated
 from tuner.rawlog import RawProbe, read_probes
 from tuner.requestlog import Status
 from tuner.score import Score, bad_answers, scored_again
+from tuner.stretch import needed_scale
 from tuner.summary import Point, Session, Summary
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.trial import measured, question_of
@@ -123,6 +124,9 @@ def _trial(plan: Plan, outcome: Outcome) -> _Trial:
         unknown = replace(outcome, state="pruned", probes=(), value_rps_per_gpu=0.0, best=None, capacity_rps=None)
         return _Trial(unknown, unusable, math.inf)
     found = measured(outcome, _answer(plan, outcome, scores), outcome.cost, plan.slo.limits)
+    best = next((one for score, (_, one) in zip(scores, usable, strict=True) if score == found.best), None)
+    is_short = best is not None and not found.holds_slo
+    found = replace(found, needed_scale=needed_scale(best.answers, plan.slo) if best and is_short else None)
     return _Trial(replace(found, state=outcome.state), unusable, _at_most(plan, found, scores))
 
 
