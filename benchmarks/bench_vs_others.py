@@ -192,6 +192,7 @@ def _tune_bench(job: Job, url: str, rate_rps: float) -> dict[str, Any]:
     command = [
         sys.executable, "-m", "tuner", "bench", "--url", url, "--slo", str(job.slo), "--workload", str(job.workload),
         "--rate", str(rate_rps), "--requests", str(asked), "--seed", str(SEED), "--json",
+        "--out", str(job.folder / f"bench-{rate_rps:g}"),
     ]  # fmt: skip
     point: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return point

@@ -155,8 +155,8 @@ attainment between windows: what noise alone allows.
 
 ## Intervals
 Two finalists on {SEEDS} seeds, as a study has them, and on {MORE_SEEDS}: 95 % intervals of confirmations, each
-replicated on fresh seeds. Levels begin where a search with an error of 5 % would have put them. `bound`: ended without
-an edge or peak, so without an interval.
+replicated on fresh seeds. Levels begin where a search with an error of 5 % would have put them. `bound`: ended
+without an edge or peak, so without an interval.
 
 {_table([_coverage_row(row) for rows, _ in intervals for row in rows])}
 

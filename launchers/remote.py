@@ -2,7 +2,8 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -11,11 +12,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from launchers.access import OPTION, VARIABLE, Access, access_of
 from launchers.cpu import usable_cores
+from launchers.engine import EngineMetrics
+from launchers.engines import ENGINES
 from launchers.salt import fresh_salt, salted
+from launchers.scrape import Scraper, read, scraping
 from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
-from tuner.engineview import EngineFacts
+from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.prompts import drawn_ids
 from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
@@ -26,20 +31,27 @@ from tuner.target import Load, Watch, Window
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 GONE_AFTER = 3
+NOT_ALLOWED = (401, 403)
 # Ids below this are whole words or pieces of them in every vocabulary in use.
 SAFE_VOCAB = 8000
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a running server says of itself. `engine` is who owns its model (vllm, sglang), `max_model_len` is None
-    where it does not say, `vocab` is SAFE_VOCAB where its model is not known here."""
+    """What a running server says of itself.
+
+    `engine` is known by its metrics (vllm, sglang), else it is who owns the model, or UNKNOWN. `max_model_len` is
+    None where it does not say, `vocab` is SAFE_VOCAB where its model is not known here. `url` holds no password:
+    `access` does.
+    """
 
     url: str
     model: str
     engine: str
     vocab: int
     max_model_len: int | None
+    access: Access = field(default_factory=Access)
 
 
 @dataclass
@@ -47,10 +59,11 @@ class RemoteTarget:
     """A running server; implements `tuner.target.Target`.
 
     Its prefix cache is not ours to reset: each probe has prompts of its own instead, of the same lengths and shared
-    in the same places, that no probe and no `tune` has sent before.
+    in the same places, that no probe and no `tune` has sent before. What its metrics say is of all its traffic.
     """
 
     described: Described
+    scraper: Scraper
     send_lag_limit_s: float = SEND_LAG_LIMIT_S
     _salt: int = field(default_factory=fresh_salt)
     _started_s: float = field(default_factory=perf_counter)
@@ -58,17 +71,31 @@ class RemoteTarget:
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
-        endpoint = Endpoint(self.described.url, self.described.model, self.described.vocab)
         cores = len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self.check_alive, self.send_lag_limit_s, workers)
+        supervision = Supervision(watch, self._look_at_server, self.send_lag_limit_s, workers)
         try:
-            return replay(endpoint, salted(requests, self._salt), load, window, supervision)
+            return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
             self.reset_cache()
             supervision = replace(supervision, workers=more_workers(workers, cores))
-            log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
+            log = self._replay(requests, load, window, supervision)
             return replace(log, client=log.client and replace(log.client, voided=str(void)))
+
+    def _replay(self, requests: Requests, load: Load, window: Window, supervision: Supervision) -> RequestLog:
+        described, access = self.described, self.described.access
+        endpoint = Endpoint(described.url, described.model, described.vocab, access.authorization)
+        self.scraper.begin()
+        log = replay(endpoint, salted(requests, self._salt), load, window, supervision)
+        self.scraper.end()
+        scrapes = self.scraper.scrapes(log.began_s or 0.0)
+        view = view_of(scrapes, window.warmup_s, window.end_s)
+        errors = tuple(access.hidden_in(error) for error in log.errors)
+        return replace(log, engine=view, scrapes=scrapes, errors=errors)
+
+    def _look_at_server(self) -> None:
+        self.check_alive()
+        self.scraper.pass_by()
 
     def reset_cache(self) -> None:
         """From here on, other prompts."""
@@ -95,33 +122,36 @@ class RemoteTarget:
                 raise ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), why) from error
 
 
-def describe(url: str, model: str | None) -> Described:
+@contextmanager
+def open_remote(described: Described, send_lag_limit_s: float = SEND_LAG_LIMIT_S) -> Iterator[RemoteTarget]:
+    """The server that was described, for the length of a block; its metrics are those of the engine it says it is."""
+    engine = ENGINES.get(described.engine)
+    path, metrics = (engine.metrics_path, engine.metrics) if engine else ("", EngineMetrics())
+    with scraping(f"{described.url}{path}", metrics, described.access.headers) as scraper:
+        yield RemoteTarget(described, scraper, send_lag_limit_s)
+
+
+def describe(url: str, model: str | None, api_key: str | None = None) -> Described:
     """Ask the server at `url` what it serves, and try whether it completes token ids.
 
-    `model`: the name to ask for; None: the one it serves. Raises BoxUnusable if it cannot be measured, ConfigError if
-    `url` or `model` is wrong.
+    `model`: the name to ask for; None: the one it serves. `api_key` as in `access_of`. Raises BoxUnusable if it
+    cannot be measured, ConfigError if `url`, `model` or `api_key` is wrong.
     """
-    base = _base(url)
-    with httpx.Client(base_url=base, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
-        served = _served(client, base)
+    bare, access = access_of(url, api_key)
+    base = bare.rstrip("/").removesuffix("/v1")
+    with httpx.Client(base_url=base, headers=access.headers, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
+        served = _served(client, base, access)
         chosen = _chosen(served, model, base)
         described = Described(
             url=base,
             model=chosen["id"],
-            engine=str(chosen.get("owned_by") or "unknown"),
+            engine=_engine(client) or str(chosen.get("owned_by") or UNKNOWN),
             vocab=_vocab(chosen),
             max_model_len=chosen.get("max_model_len"),
+            access=access,
         )
         _try_out(client, described)
     return described
-
-
-def _base(url: str) -> str:
-    """`http://host:port`, without what people paste behind it. Raises ConfigError."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigError(f"--url {url}: write http://HOST:PORT, for instance http://127.0.0.1:8000")
-    return f"http://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
 
 
 def _address(base: str) -> tuple[str, int]:
@@ -130,7 +160,7 @@ def _address(base: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def _served(client: httpx.Client, base: str) -> list[dict[str, Any]]:
+def _served(client: httpx.Client, base: str, access: Access) -> list[dict[str, Any]]:
     """The models that `/v1/models` lists."""
     try:
         answer = client.get("/v1/models")
@@ -139,6 +169,9 @@ def _served(client: httpx.Client, base: str) -> list[dict[str, Any]]:
         raise BoxUnusable(f"{base}: no server answers there: {error or type(error).__name__}") from error
     except (json.JSONDecodeError, KeyError, TypeError):
         listed = None
+    if answer.status_code in NOT_ALLOWED:
+        wish = f"it does not accept {access.by}" if access.by else f"it wants a key; give {OPTION} or set {VARIABLE}"
+        raise BoxUnusable(f"{base}/v1/models: {wish} ({answer.status_code})")
     if not listed:
         raise BoxUnusable(f"{base}/v1/models: no list of models ({answer.status_code}); is it an OpenAI-like server?")
     return list(listed)
@@ -151,6 +184,16 @@ def _chosen(served: Sequence[dict[str, Any]], model: str | None, base: str) -> d
     if model is not None and model not in known:
         raise ConfigError(f"--model {model}: {base} does not serve it; it serves: {', '.join(known)}")
     return next(entry for entry in served if model in {None, entry["id"]})
+
+
+def _engine(client: httpx.Client) -> str:
+    """The engine whose metrics it exports; "" where it exports none that are known."""
+    for engine in ENGINES.values():
+        with suppress(httpx.TransportError):
+            answer = client.get(engine.metrics_path)
+            if answer.is_success and read(answer.text, engine.metrics, 0.0).values:
+                return engine.name
+    return ""
 
 
 def _vocab(entry: dict[str, Any]) -> int:
@@ -178,4 +221,5 @@ def _try_out(client: httpx.Client, described: Described) -> None:
     if answer.status_code in {404, 405}:
         raise BoxUnusable(f"{where}: not offered ({answer.status_code}); prompts go there as token ids")
     if not answer.is_success:
-        raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {answer.text[:300]}")
+        said = described.access.hidden_in(answer.text)[:300]
+        raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {said}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
+from types import MappingProxyType
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -77,10 +78,13 @@ class Scraper:
 
 
 @contextmanager
-def scraping(url: str, metrics: EngineMetrics) -> Iterator[Scraper]:
-    """A scraper for the length of a block."""
-    with httpx.Client(timeout=TIMEOUT_S, trust_env=False, headers=PLAIN) as client:
-        yield Scraper(client, url, metrics)
+def scraping(
+    url: str, metrics: EngineMetrics, headers: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Scraper]:
+    """A scraper for the length of a block, which asks with `headers`. An engine of whose metrics no name is known is
+    not asked."""
+    with httpx.Client(timeout=TIMEOUT_S, trust_env=False, headers={**PLAIN, **headers}) as client:
+        yield Scraper(client, url, metrics, is_there=None if metrics.values else False)
 
 
 def read(text: str, metrics: EngineMetrics, at_s: float) -> Scrape:

@@ -145,7 +145,7 @@ def an_outcome(trial: int = 0, configuration: Configuration | None = None, **ove
 def a_miss(trial: int = 1, configuration: Configuration | None = None, **overrides: Any) -> Outcome:
     """A trial that ran and held the SLO at no load."""
     near = a_score(1.0, 0.62)
-    values = {"probes": (near, a_score(4.0, 0.1)), "best": near, "value_rps_per_gpu": 0.0}
+    values = {"probes": (near, a_score(4.0, 0.1)), "best": near, "value_rps_per_gpu": 0.0, "needed_scale": 1.7}
     return an_outcome(trial, configuration, **values | overrides)
 
 

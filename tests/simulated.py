@@ -13,6 +13,12 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from launchers.sim.virtual import VirtualTarget, virtual_target
+from tuner.config.catalog import load
+from tuner.config.gpu import Gpu
+from tuner.config.model import Model
+from tuner.configuration import Configuration
+
 WITHIN_S = 30.0
 COMMON_LABELS = {"engine", "model_name", "tp_rank", "pp_rank", "dp_rank", "engine_type"}
 COMMANDS = {
@@ -90,6 +96,12 @@ def serving(folder: Path, engine: str = "vllm", *flags: str, **environment: str)
         running.client.close()
         process.kill()
         process.wait(WITHIN_S)
+
+
+def a_virtual_server() -> VirtualTarget:
+    """One in virtual time: the simulated vLLM on an H100."""
+    knobs = {"max_batch_size": 64, "token_budget": 2048, "tp": 1}
+    return virtual_target(Configuration("vllm", knobs), load(Model, "qwen-7b"), load(Gpu, "h100"), 0.6)
 
 
 def is_healthy(client: httpx.Client) -> bool:

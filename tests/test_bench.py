@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,20 +16,24 @@ from typing import Any
 import httpx
 import pytest
 
-from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe
+from launchers.access import Access, access_of
+from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe, open_remote
 from tests.fakes import openai_server as fake
 from tests.processes import marked, until
 from tests.replays import PLAIN, journal, requests_for
 from tests.simulated import free_port, serving
 from tests.test_cli import tune
-from tuner.bench import Bench, bench
+from tuner.bench import Bench, bench, concluded
+from tuner.benchfolder import read_bench
 from tuner.cli.planning import Options, plan_from
 from tuner.config.catalog import load
 from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.workload import Arrivals
 from tuner.errors import BoxUnusable, ConfigError, ServerFailed
+from tuner.probe import ProbeStage
 from tuner.requests import Message, Segment
+from tuner.score import Score
 from tuner.space import spaces_of
 from tuner.target import ClosedLoop, OpenLoop, Window
 from tuner.terminal.benched import benched_text
@@ -47,6 +51,7 @@ window_s: 1
 timeout_s: 20
 """
 MARK = "GOODTUNE_TEST_BENCH"
+NOBODY = Access()
 
 
 # Measured as a trial is: in virtual time.
@@ -182,6 +187,27 @@ def test_a_server_that_cannot_be_measured_is_one_message(
         describe(url, model)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        pytest.param(None, "it wants a key; give --api-key or set OPENAI_API_KEY", id="none was given"),
+        pytest.param("wr0ng", "it does not accept --api-key", id="another one was given"),
+    ],
+)
+def test_a_server_that_wants_a_key_says_so(key: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    refusal = (401, {"error": f"Incorrect API key provided: {key}"})
+    with saying({MODELS: refusal}) as url, pytest.raises(BoxUnusable, match=message) as refused:
+        describe(url, None, key)
+    assert "wr0ng" not in str(refused.value)
+
+
+def test_a_key_that_the_server_repeats_is_not_shown() -> None:
+    answers = {MODELS: (200, ONE), COMPLETIONS: (400, {"error": "no quota for s3cr3t"})}
+    with saying(answers) as url, pytest.raises(BoxUnusable, match=r"no quota for \*\*\*"):
+        describe(url, None, "s3cr3t")
+
+
 def test_where_nobody_listens_it_says_so() -> None:
     with pytest.raises(BoxUnusable, match="no server answers there"):
         describe(f"http://127.0.0.1:{free_port()}", None)
@@ -211,6 +237,21 @@ def test_the_vocabulary_is_the_model_s_where_it_is_known_and_else_a_safe_small_o
     assert (found.url, found.vocab, found.max_model_len, found.engine) == (url, vocab, None, "unknown")
 
 
+@pytest.mark.parametrize(
+    ("exported", "engine"),
+    [
+        pytest.param("vllm:num_requests_running 3\n", "vllm", id="vLLM behind any owner"),
+        pytest.param("sglang:num_running_reqs 3\n", "sglang", id="SGLang"),
+        pytest.param("http_requests_total 3\n", "me", id="somebody else's metrics"),
+        pytest.param("<html>hello</html>", "me", id="no metrics"),
+    ],
+)
+def test_an_engine_is_known_by_its_metrics(exported: str, engine: str) -> None:
+    owned = {"data": [{"id": "m", "owned_by": "me"}]}
+    with saying({MODELS: (200, owned), COMPLETIONS: OK, "/metrics": (200, exported)}) as url:
+        assert describe(url, None).engine == engine
+
+
 def test_a_folder_s_config_json_says_the_vocabulary(tmp_path: Path) -> None:
     sizes = {
         "vocab_size": 300, "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,
@@ -226,12 +267,21 @@ def test_a_folder_s_config_json_says_the_vocabulary(tmp_path: Path) -> None:
 # The server is not touched.
 
 
+@contextmanager
+def remote_fake(access: Access = NOBODY) -> Iterator[tuple[str, RemoteTarget]]:
+    """A fake server that somebody else runs, which exports no metrics: its address, and what measures it."""
+    with (
+        fake.running() as (url, _),
+        open_remote(Described(url, "m", "vllm", SAFE_VOCAB, None, access), send_lag_limit_s=5.0) as target,
+    ):
+        yield url, target
+
+
 def test_no_probe_repeats_a_prompt_of_another_and_what_was_shared_is_still_shared() -> None:
     shared = Segment(7, 6)
     requests = requests_for(PLAIN, PLAIN, PLAIN)
     requests = type(requests)(**vars(requests) | {"segments": tuple((shared, Segment(i, 4)) for i in range(3))})
-    with fake.running() as (url, _):
-        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None), send_lag_limit_s=5.0)
+    with remote_fake() as (url, target):
         probes = []
         for _ in range(2):
             target.reset_cache()
@@ -243,11 +293,16 @@ def test_no_probe_repeats_a_prompt_of_another_and_what_was_shared_is_still_share
     assert len({prompt[:6] for prompts in probes for prompt in prompts}) == 2
 
 
+def test_every_request_of_a_probe_says_who_asks() -> None:
+    with remote_fake(access_of("http://127.0.0.1", "s3cr3t")[1]) as (url, target):
+        target.replay(requests_for(PLAIN, PLAIN), ClosedLoop(1), Window(0.0, 60.0, 20.0), lambda log: None)
+        assert [entry["authorization"] for entry in journal(url)["entries"]] == ["Bearer s3cr3t"] * 2
+
+
 def test_real_text_is_marked_anew_for_each_probe() -> None:
     chats = ((Message("system", "Be brief."), Message("user", "Why?")), (Message("user", "How?"),))
     requests = replace(requests_for(5, 3), segments=chat_segments(chats), chats=chats)
-    with fake.running() as (url, _):
-        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None), send_lag_limit_s=5.0)
+    with remote_fake() as (url, target):
         begun = []
         for _ in range(2):
             target.reset_cache()
@@ -265,11 +320,11 @@ def test_a_trace_at_a_given_speed_is_benched_at_that_speed_alone(plan: Plan) -> 
 
 
 def test_a_server_that_is_gone_ends_the_measurement() -> None:
-    target = RemoteTarget(Described(f"http://127.0.0.1:{free_port()}", "m", "vllm", SAFE_VOCAB, None))
-    for _ in range(GONE_AFTER - 1):
-        target.check_alive()
-    with pytest.raises(ServerFailed, match="the server is gone"):
-        target.check_alive()
+    with open_remote(Described(f"http://127.0.0.1:{free_port()}", "m", "vllm", SAFE_VOCAB, None)) as target:
+        for _ in range(GONE_AFTER - 1):
+            target.check_alive()
+        with pytest.raises(ServerFailed, match="the server is gone"):
+            target.check_alive()
 
 
 def test_a_server_that_refuses_every_request_is_one_message_that_says_why(plan: Plan) -> None:
@@ -277,8 +332,8 @@ def test_a_server_that_refuses_every_request_is_one_message_that_says_why(plan: 
     from tuner.workload.named import load_workload
 
     workload = load_workload(f"{fake.HTTP_500}x4")
-    with fake.running() as (url, _), pytest.raises(BoxUnusable, match=r"answers no request .*out of luck"):
-        target = RemoteTarget(Described(url, "m", "vllm", SAFE_VOCAB, None))
+    refused = pytest.raises(BoxUnusable, match=r"answers no request .*out of luck")
+    with remote_fake() as (_, target), refused:
         bench(Bench(workload, plan.slo, load=OpenLoop(5.0)), target, "vllm", lambda probe: None)
 
 
@@ -316,15 +371,79 @@ def test_one_rate_as_json_is_a_point(
     assert httpx.get(f"{server}/health").status_code == 200, "it still runs"
 
 
+def test_what_the_engine_says_of_itself_is_in_every_probe(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*command, "--rate", "20", "--requests", "20", "--json"], monkeypatch) == 0
+    point = json.loads(capsys.readouterr().out)
+    engine = point["engine_view"]
+    assert point["engine"] == "vllm" and engine["scrapes"] >= 2
+    assert engine["generated_tokens"] >= 8 * 10 and engine["cache_hit_frac"] == 0.0
+    assert engine["queue_p50_s"] is not None
+
+
+def test_a_server_without_metrics_is_measured_all_the_same() -> None:
+    with remote_fake() as (_, target):
+        log = target.replay(requests_for(PLAIN, PLAIN), ClosedLoop(1), Window(0.0, 60.0, 20.0), lambda log: None)
+    assert log.engine is None and log.scrapes == ()
+    assert len(log) == 2
+
+
 def test_users_are_printed_for_people(
     server: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tune([*command, "--users", "2"], monkeypatch) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"qwen-7b at {server} · quick SLO · workload 128x8\n")
-    for words in ("goodput ", "at a load of        2 users", "✓ need 90 %", "limit 2 s", "tok/s, ", "fluidity"):
+    for words in (
+        "goodput ",
+        "at a load of        2 users",
+        "✓ need 90 %",
+        "limit 2 s",
+        "tok/s, ",
+        "fluidity",
+        "the engine itself   ",
+        "tokens per step ",
+    ):
         assert words in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_every_probe_is_kept_where_the_output_says(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*command, "--rate", "10", "--requests", "20", "--json"], monkeypatch) == 0
+    shown = capsys.readouterr()
+    (folder,) = Path("results").iterdir()
+    assert folder.name.endswith("-bench-qwen-7b-quick")
+    assert json.loads(shown.out)["dir"] == str(folder) and f"kept in {folder}" in shown.err
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(shown.out)
+    kept = read_bench(folder)
+    assert [probe.stage for probe in kept.probes] == ["idle", "confirm"]
+    assert kept.order.load == OpenLoop(10.0) and kept.described.model == "qwen-7b"
+    assert {path.name for path in (folder / "probes" / "metrics").iterdir()} == {"0000.parquet", "0001.parquet"}
+
+
+def test_out_names_the_folder_and_nothing_is_measured_into_it_twice(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command += ["--users", "1", "--requests", "8", "--out", "mine"]
+    assert tune(command, monkeypatch) == 0
+    assert capsys.readouterr().out.endswith("\n  timings             mine\n")
+    assert tune(command, monkeypatch) == 2
+    assert "mine: something was measured into this folder before" in capsys.readouterr().err
+
+
+def test_a_key_is_neither_shown_nor_kept(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t")
+    assert tune([*command, "--users", "1", "--requests", "8"], monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert "every request carries $OPENAI_API_KEY" in shown.err
+    kept = [path.read_bytes() for path in Path("results").rglob("*") if path.is_file()]
+    assert len(kept) > 5
+    assert not any(b"s3cr3t" in text for text in (*kept, shown.out.encode(), shown.err.encode()))
 
 
 def test_where_one_lonely_request_misses_the_slo_the_search_ends_there(
@@ -358,16 +477,44 @@ def test_a_mistake_is_one_message_and_exit_2(
 
 
 def test_ctrl_c_stops_the_load_and_leaves_the_server(server: str, command: list[str], tmp_path: Path) -> None:
-    typed = [sys.executable, "-m", "tuner", *command, "--rate", "4", "--requests", "4000"]
-    environment = {**os.environ, MARK: str(tmp_path)}
+    typed = [*command, "--rate", "4", "--requests", "4000", "--out", "mine"]
+    out, err = interrupted(typed, tmp_path, lambda: kept(Path("mine")) == 1 and requests_running(server) > 0)
+    assert "goodput             —, no load was measured to its end" in out and "Traceback" not in err
+    until(lambda: not marked(MARK, str(tmp_path)))
+    until(lambda: requests_running(server) == 0)
+
+
+def test_ctrl_c_keeps_and_concludes_from_what_finished_probes_found(command: list[str], tmp_path: Path) -> None:
+    out, _ = interrupted([*command, "--out", "mine", "--json"], tmp_path, lambda: kept(Path("mine")) >= 3)
+    told = json.loads(out)
+    assert told["interrupted"] and told["meets_slo"]
+    assert len(told["probes"]) == kept(Path("mine")) - 1
+    assert json.loads(Path("mine", "summary.json").read_text()) == told
+    assert "stopped             after 2 probes; the search had not ended" in benched_text(
+        replace(concluded(read_bench(Path("mine")).order, "vllm", stored(Path("mine"))[:3]), interrupted=True),
+        read_bench(Path("mine")).order,
+    )
+
+
+def interrupted(command: Sequence[str], folder: Path, when: Callable[[], bool]) -> tuple[str, str]:
+    """What `tune` printed on stdout and stderr that got Ctrl-C at this moment."""
+    typed, environment = [sys.executable, "-m", "tuner", *command], {**os.environ, MARK: str(folder)}
     with subprocess.Popen(typed, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
-        until(lambda: requests_running(server) > 0)
+        until(when)
         one.send_signal(signal.SIGINT)
         out, err = one.communicate(timeout=60)
     assert one.returncode == 130
-    assert out == "" and "Traceback" not in err
-    until(lambda: not marked(MARK, str(tmp_path)))
-    until(lambda: requests_running(server) == 0)
+    return out, err
+
+
+def kept(folder: Path) -> int:
+    """How many probes are on disk."""
+    return len(stored(folder))
+
+
+def stored(folder: Path) -> list[tuple[ProbeStage, Score]]:
+    probes = read_bench(folder).probes if (folder / "bench.yaml").exists() else ()
+    return [(probe.stage, probe.score) for probe in probes]
 
 
 def requests_running(server: str) -> float:

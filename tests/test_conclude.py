@@ -7,6 +7,7 @@ from tuner.conclude import conclude, frontier
 from tuner.config.workload import Arrivals
 from tuner.confirm import finalists
 from tuner.finalists import FinalistRun
+from tuner.fluidity import Fluidity
 from tuner.goodput import level_of
 from tuner.outcome import Outcome
 from tuner.summary import Session, Summary
@@ -98,6 +99,18 @@ def test_a_trace_at_a_given_speed_is_measured_again_at_that_speed_alone(default:
     chosen = finalists(a_plan(workload=replayed), {0: default, 3: CHALLENGER})
     assert [one.trial for one in chosen] == [0, 3]
     assert all(one.steps == "none" for one in chosen)
+
+
+def test_a_finalist_s_fluidity_is_the_mean_of_its_windows_at_its_edge() -> None:
+    def window(seed: int, rate: float, fluid: Fluidity) -> FinalistRun:
+        return FinalistRun(3, seed, rate, a_score(rate, 0.99 if rate < 8 else 0.5, fluidity=fluid))
+
+    steady, stuttering = Fluidity(1.0, 1.0, 80.0), Fluidity(0.9, 0.6, None)
+    windows = [window(seed, rate, steady if seed else stuttering) for seed in range(2) for rate in (7.9, 8.0)]
+    best = concluded(DEFAULT, CHALLENGER, measured=[*runs(0, 6.0), *windows]).best
+    assert best and best.fluidity == Fluidity(pytest.approx(0.95), pytest.approx(0.8), pytest.approx(80.0))
+    unseen = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0) + runs(3, 8.0)).best
+    assert unseen and unseen.fluidity is None
 
 
 def test_an_interrupted_confirmation_states_what_the_search_found() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -19,13 +20,31 @@ from tests.replays import (
     PLAIN,
     a_window,
     journal,
+    look_after,
     requests_for,
     run,
     workers_left,
 )
 from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
+from tuner.load.replay import Endpoint, replay
 from tuner.requestlog import RequestLog, Status
 from tuner.target import ClosedLoop, OpenLoop
+
+
+def test_who_asks_is_told_to_the_server_and_written_into_no_file(fake_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    written: list[bytes] = []
+
+    def watch(log: RequestLog) -> str | None:
+        written.extend(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        return "seen enough"
+
+    endpoint = Endpoint(fake_server, "fake", 4096, authorization="Bearer s3cr3t")
+    requests = requests_for(PLAIN, fake.prompt_tokens(fake.silence))
+    replay(endpoint, requests, ClosedLoop(2), a_window(), look_after(watch=watch))
+    assert [entry["authorization"] for entry in journal(fake_server)["entries"]] == ["Bearer s3cr3t"] * 2
+    assert written and not any(b"s3cr3t" in content for content in written)
+    assert "s3cr3t" not in repr(endpoint)
 
 
 def test_watch_sees_the_probe_so_far_and_may_stop_it(fake_server):

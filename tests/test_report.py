@@ -17,17 +17,17 @@ from tests.studies import (
     inconclusive,
 )
 from tuner import record
-from tuner.configuration import Configuration
 from tuner.engineview import EngineView
 from tuner.finalists import FinalistRun
+from tuner.fluidity import Fluidity
 from tuner.health import Health
 from tuner.report import write_report
 from tuner.report.dots import load_dots, rivals, search_dots
-from tuner.report.inside import efficiency
 from tuner.report.page import page as render
 from tuner.report.study import Cast, Study
 from tuner.requestlog import ClientHealth
 from tuner.target import ClosedLoop, OpenLoop
+from tuner.wording.inside import efficiency
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
@@ -175,8 +175,19 @@ def test_what_the_engine_said_of_itself_is_a_table_of_the_trials_that_it_said_it
     ],
 )
 def test_batching_efficiency_needs_a_budget_and_a_batch(knobs, step_tokens, expected):
-    outcome = an_outcome(0, Configuration("vllm", knobs))
-    assert efficiency(outcome, EngineView(step_tokens=step_tokens)) == expected
+    assert efficiency(EngineView(step_tokens=step_tokens), knobs) == expected
+
+
+def test_fluidity_stands_beside_what_is_compared_and_is_explained():
+    summary, outcomes, plan = deploy()
+    assert "fluid token rate" not in page_of("deploy")
+    best = a_point(fluidity=Fluidity(0.9998, 1.0, 70.07))
+    page = render(Study(replace(summary, best=best), outcomes, plan, {}))
+    text = " ".join(" ".join(read(page).words).split())
+    assert "fluidity index 99.98 %" in text
+    assert "answers of index ≥ 90 % 100 %" in text
+    assert "fluid token rate, tok/s per user 70.1" in text
+    assert "Fluidity (Etalon): the first token of an answer is due within 200 ms, each other one 50 ms" in text
 
 
 def test_fresh_runs_of_the_finalists_are_drawn(tmp_path):

@@ -16,6 +16,7 @@ from tuner import record
 from tuner.config.plan import Plan
 from tuner.errors import BoxUnusable
 from tuner.events import ConfirmProgress, Event, StudyEnded, StudyStarted, TrialEnded
+from tuner.rescore import rescore
 from tuner.study import StudyOptions, run_study
 from tuner.summary import Summary
 
@@ -123,5 +124,9 @@ def test_both_engines_stand_in_one_study(tmp_path: Path) -> None:
 
 
 def test_an_slo_that_nothing_meets_is_a_finding(tmp_path: Path) -> None:
-    summary = a_run(a_plan(tmp_path, slo_scale=0.01, trials=4))
+    plan = a_plan(tmp_path, slo_scale=0.01, trials=4)
+    summary = a_run(plan)
     assert (summary.verdict, summary.best, summary.default, summary.gain) == ("nothing-meets-slo", None, None, None)
+    needed = [one.needed_scale for one in record.read_outcomes(plan.out)]
+    assert all(scale and scale > 1 for scale in needed)
+    assert needed == [one.needed_scale for one in rescore(plan.out, plan.slo).outcomes], "from the stored timings too"

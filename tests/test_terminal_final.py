@@ -69,7 +69,11 @@ def test_where_nothing_meets_the_slo_the_nearest_and_the_next_steps_are_named():
     text = final_text(*nothing())
     assert "closest   t0  62.0 % in SLO" in text
     assert "TTFT in 2 of 2 that ran" in text
-    assert "--slo-scale 1.5" in text
+    steps = " ".join(text.partition("try, cheapest first")[2].split())
+    assert steps.startswith(
+        "1 --slo-scale 1.7 longer limits, the least that t0's requests at 1.00 req/s needed; now "
+    )
+    assert "2 --attainment 0.62 fewer requests in SLO, as many as t0's requests at 1.00 req/s; now 99 %" in steps
 
 
 def test_a_frontier_is_drawn_as_falling_steps():

@@ -25,7 +25,8 @@ from tuner.summary import Gain
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.wording.commands import command_lines, resume_command, study_command
 from tuner.wording.comparison import comparison, percentile_name
-from tuner.wording.conclusion import cost, default_holds_nothing, sentence, what_breaks
+from tuner.wording.conclusion import cost, default_holds_nothing, next_steps, sentence, what_breaks
+from tuner.wording.fluidity import fluidity_meaning
 from tuner.wording.naming import ending, naming_of, short, slo_text, title
 from tuner.wording.numbers import (
     duration,
@@ -209,9 +210,72 @@ def test_a_limit_that_grows_with_the_prompt_is_said_whole_and_held_against_no_pe
     assert rows["TTFT p99"].note == "limit 200 ms + 0.400 ms per prompt token"
 
 
+IDLE = a_score(load=ClosedLoop(1), attainment=0.2)
+FAILING = a_score(1.0, 0.3, missed={"failed": 700})
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "plan", "steps"),
+    [
+        pytest.param(
+            [a_miss(0), a_miss(1, needed_scale=1.3)], {},
+            {"--slo-scale 1.3": "the least that t1's requests at 1.00 req/s needed; now TTFT ≤ 200 ms",
+             "--attainment 0.62": "as many as t0's requests at 1.00 req/s; now 99 %"},
+            id="the trial that needs the least, and the one that came nearest",
+        ),
+        pytest.param(
+            [a_miss(0, needed_scale=3.0)], {"typed": ("tune", "--slo-scale", "0.5")},
+            {"--slo-scale 1.5": "", "--attainment 0.62": ""}, id="limits that had been scaled already",
+        ),
+        pytest.param(
+            [a_miss(0, needed_scale=3.0)], {"slo": an_slo(limits=Limits(ttft_s=0.1, itl_s=0.025))},
+            {"--slo-scale 1.5": "", "--attainment 0.62": ""}, id="scaled, though nothing was typed",
+        ),
+        pytest.param(
+            [a_miss(0, probes=(IDLE,), best=IDLE, needed_scale=4.2)], {},
+            {"--slo-scale 4.2": "the least that t0's requests one at a time needed"}, id="lonely requests miss it",
+        ),
+        pytest.param([a_miss(0, best=FAILING, needed_scale=None)], {}, {}, id="failures, which no limit mends"),
+        pytest.param(
+            [an_outcome(0)], {"slo": an_slo(min_throughput_rps=100.0)},
+            {"--gpus 15": "as many GPUs as 100 req/s take, for t0 reaches 6.95 each"},
+            id="limits held by too few GPUs",
+        ),
+    ],
+)  # fmt: skip
+def test_next_steps_are_those_that_what_was_measured_says_would_help(outcomes, plan, steps):
+    said = dict(next_steps(outcomes, a_plan(**plan)))
+    assert said.pop("--model …") == "a smaller or quantised model"
+    assert list(said) == list(steps)
+    assert all(words in said[option] for option, words in steps.items())
+
+
+@pytest.mark.parametrize(
+    ("limits", "meaning"),
+    [
+        pytest.param(
+            Limits(ttft_s=0.2, tpot_s=0.05), "due within 200 ms, each other one 50 ms (TPOT limit)", id="both"
+        ),
+        pytest.param(
+            Limits(itl_s=0.05, e2e_s=2.0), "due when it comes, each other one 50 ms (ITL", id="a pace alone"
+        ),
+        pytest.param(Limits(e2e_s=2.0), "the share of its tokens' deadlines that it meets", id="no pace"),
+    ],
+)
+def test_fluidity_is_explained_by_the_limits_that_there_are(limits, meaning):
+    assert meaning in fluidity_meaning(limits)
+
+
+def test_a_box_that_is_too_small_for_the_throughput_wanted_is_called_that():
+    slo = an_slo(limits=Limits(), attainment=0.0, min_throughput_rps=100.0)
+    missed = a_summary(verdict="nothing-meets-slo", best=None, default=None)
+    assert sentence(missed, a_plan(slo=slo)) == "No configuration reaches 100 req/s on 8 × H100"
+
+
 def test_what_breaks_counts_limits_and_failures():
     assert what_breaks([a_miss(0), a_miss(1), a_crash(2)]) == "TTFT in 2 of 2 that ran, 1 out of memory"
     assert what_breaks([]) == "nothing was measured"
+    assert what_breaks([an_outcome(0, best=a_score(attainment=1.0))]) == "no limit"
 
 
 def test_simulated_time_has_no_price_and_real_time_has():

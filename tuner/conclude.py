@@ -9,6 +9,7 @@ from tuner.config.plan import Plan
 from tuner.config.slo import Slo
 from tuner.confirm import best_of, finalists, values_of
 from tuner.finalists import LEAST_SEEDS, FinalistRun, Value
+from tuner.fluidity import Fluidity
 from tuner.latencies import Percentiles
 from tuner.outcome import Outcome, TrialState
 from tuner.score import Score
@@ -107,6 +108,7 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
         e2e_s=probe.e2e_s,
         capacity_rps_per_gpu=(outcome.capacity_rps or 0.0) / gpus if isinstance(probe.load, OpenLoop) else None,
         capacity_by=outcome.capacity_by if isinstance(probe.load, OpenLoop) else None,
+        fluidity=probe.fluidity,
     )
 
 
@@ -206,6 +208,7 @@ def fresh_point(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> 
         itl_s=_mean_percentiles([(one.itl_s, w) for one, w in weighted]),
         tpot_s=_mean_percentiles([(one.tpot_s, w) for one, w in weighted]),
         e2e_s=_mean_percentiles([(one.e2e_s, w) for one, w in weighted]),
+        fluidity=_mean_fluidity([(one.fluidity, w) for one, w in weighted]),
     )
 
 
@@ -223,6 +226,23 @@ def _mean_percentiles(seen: Sequence[tuple[Percentiles | None, float]]) -> Perce
         _mean([(p.p90, w) for p, w in some]),
         _mean([(p.p99, w) for p, w in some]),
     )
+
+
+def _mean_fluidity(seen: Sequence[tuple[Fluidity | None, float]]) -> Fluidity | None:
+    """Each figure in the weighted mean over the windows that have it."""
+    some = [(one, weight) for one, weight in seen if one and weight > 0]
+    if not some:
+        return None
+    return Fluidity(
+        _mean_known([(one.mean_index, weight) for one, weight in some]),
+        _mean_known([(one.fluid_frac, weight) for one, weight in some]),
+        _mean_known([(one.rate_tok_s, weight) for one, weight in some]),
+    )
+
+
+def _mean_known(weighted: Sequence[tuple[float | None, float]]) -> float | None:
+    known = [(number, weight) for number, weight in weighted if number is not None]
+    return _mean(known) if known else None
 
 
 def _counts(outcomes: Sequence[Outcome]) -> TrialCounts:

@@ -50,6 +50,8 @@ class Outcome:
     `best` is the probe that gave it, or where no load holds the SLO the one of highest attainment. `capacity_rps`
     is G3 (the highest rate without a growing queue), of the server; `capacity_by` says what showed the queue: the
     engine's own queue times, or TTFT in their stead. `facts` is what the server said of itself, once it was ready.
+    `needed_scale`: the factor on every limit at which `best` would have held the SLO; None where it did, or none
+    would.
     """
 
     trial: int
@@ -64,6 +66,7 @@ class Outcome:
     failure: Failure | None = None
     cost: Cost = Cost()
     facts: EngineFacts | None = None
+    needed_scale: float | None = None
 
     @property
     def holds_slo(self) -> bool:

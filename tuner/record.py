@@ -68,7 +68,7 @@ def prepare(study: Path, *, resume: bool) -> None:
 
 def write_plan(plan: Plan) -> None:
     """`plan.yaml`: the plan with every name resolved, and the versions it was made with."""
-    _replace(plan.out / "plan.yaml", yaml.safe_dump(plan_as_data(plan), sort_keys=False, allow_unicode=True))
+    replace_file(plan.out / "plan.yaml", yaml.safe_dump(plan_as_data(plan), sort_keys=False, allow_unicode=True))
 
 
 def check_same_plan(plan: Plan) -> None:
@@ -155,7 +155,7 @@ def write_outcome(study: Path, outcome: Outcome) -> None:
     folder = trial_folder(study, outcome.trial)
     with written(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "outcome.json", _OUTCOME.dump_json(outcome, indent=1).decode())
+    replace_file(folder / "outcome.json", _OUTCOME.dump_json(outcome, indent=1).decode())
 
 
 def read_outcomes(study: Path) -> list[Outcome]:
@@ -165,22 +165,22 @@ def read_outcomes(study: Path) -> list[Outcome]:
 
 def append_run(study: Path, run: FinalistRun) -> None:
     """Add one finalist's window to `finalists.jsonl`; it is on disk when this returns."""
-    _append(study / RUNS, _RUN.dump_json(run))
+    append_line(study / RUNS, _RUN.dump_json(run))
 
 
 def read_runs(study: Path) -> list[FinalistRun]:
     """The finalists' windows measured so far. A last line that a crash cut off is not one."""
-    return [_RUN.validate_json(line) for line in _whole_lines(study / RUNS)]
+    return [_RUN.validate_json(line) for line in whole_lines(study / RUNS)]
 
 
 def append_session(study: Path, session: Session) -> None:
     """Add to `sessions.jsonl` what one run of the tuner took."""
-    _append(study / SESSIONS, _SESSION.dump_json(session))
+    append_line(study / SESSIONS, _SESSION.dump_json(session))
 
 
 def read_sessions(study: Path) -> list[Session]:
     """Every run of the tuner on this study that could say so at its end."""
-    return [_SESSION.validate_json(line) for line in _whole_lines(study / SESSIONS)]
+    return [_SESSION.validate_json(line) for line in whole_lines(study / SESSIONS)]
 
 
 def mend(study: Path) -> None:
@@ -207,7 +207,7 @@ def locked(study: Path) -> Iterator[None]:
 
 def write_summary(study: Path, summary: Summary) -> None:
     """`summary.json`."""
-    _replace(study / "summary.json", json.dumps(summary_as_data(summary), indent=1, ensure_ascii=False) + "\n")
+    replace_file(study / "summary.json", json.dumps(summary_as_data(summary), indent=1, ensure_ascii=False) + "\n")
 
 
 def summary_as_data(summary: Summary) -> dict[str, Any]:
@@ -258,6 +258,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "throughput_tok_s": best.throughput_tok_s if best else None,
         "ttft_p99_s": best.ttft_s.p99 if best and best.ttft_s else None,
         "tpot_p99_s": best.tpot_s.p99 if best and best.tpot_s else None,
+        "fluidity_index": best.fluidity.mean_index if best and best.fluidity else None,
+        "fluid_rate_tok_s": best.fluidity.rate_tok_s if best and best.fluidity else None,
         "gpus": outcome.configuration.gpus,
         "probes": len(outcome.probes),
         "startup_s": outcome.cost.startup_s,
@@ -276,7 +278,8 @@ def written(path: Path) -> Iterator[None]:
         raise BoxUnusable(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Put `text` into the place of `path`, whole. Raises BoxUnusable."""
     partial = path.with_name(f".{path.name}.partial")
     with written(path):
         with partial.open("w", encoding="utf-8") as file:
@@ -286,13 +289,15 @@ def _replace(path: Path, text: str) -> None:
         partial.replace(path)
 
 
-def _append(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file that grows by whole lines; it is on disk when this returns. Raises BoxUnusable."""
     with written(path), path.open("ab") as file:
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _whole_lines(path: Path) -> list[bytes]:
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of such a file, but a last one that a crash cut off."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.endswith(b"\n")]

@@ -36,6 +36,7 @@ from tuner.probe import tolerated
 from tuner.rawlog import RawProbe, read_probes
 from tuner.requestlog import Status
 from tuner.score import Score, bad_answers, scored_again
+from tuner.stretch import needed_scale
 from tuner.summary import Point, Session, Summary
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.trial import measured, question_of
@@ -123,6 +124,9 @@ def _trial(plan: Plan, outcome: Outcome) -> _Trial:
         unknown = replace(outcome, state="pruned", probes=(), value_rps_per_gpu=0.0, best=None, capacity_rps=None)
         return _Trial(unknown, unusable, math.inf)
     found = measured(outcome, _answer(plan, outcome, scores), outcome.cost, plan.slo.limits)
+    best = next((one for score, (_, one) in zip(scores, usable, strict=True) if score == found.best), None)
+    is_short = best is not None and not found.holds_slo
+    found = replace(found, needed_scale=needed_scale(best.answers, plan.slo) if best and is_short else None)
     return _Trial(replace(found, state=outcome.state), unusable, _at_most(plan, found, scores))
 
 
@@ -140,7 +144,7 @@ def is_usable(probe: RawProbe, slo: Slo) -> bool:
 def _paired(study: Path, outcome: Outcome) -> list[RawProbe]:
     """The stored probes that an outcome's scores are of: those of its search, or all where the idle one was all."""
     path = record.trial_folder(study, outcome.trial) / "requests.parquet"
-    stored = _stored(path)
+    stored = stored_probes(path)
     searched = [one for one in stored if one.stage == "search"]
     for candidates in (searched, stored):
         if [one.load for one in candidates] == [found.load for found in outcome.probes]:
@@ -148,7 +152,8 @@ def _paired(study: Path, outcome: Outcome) -> list[RawProbe]:
     raise ConfigError(f"{path}: it holds other probes than outcome.json beside it")
 
 
-def _stored(path: Path) -> list[RawProbe]:
+def stored_probes(path: Path) -> list[RawProbe]:
+    """The probes in a file of raw timings. Raises ConfigError."""
     try:
         return read_probes(path)
     except (OSError, ArrowException) as error:
@@ -187,7 +192,7 @@ def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
 
 def _run(study: Path, run: FinalistRun, slo: Slo) -> FinalistRun:
     path = record.trial_folder(study, run.trial) / "confirm" / f"seed{run.replicate}-load{run.rate:g}.parquet"
-    raw = next((one for one in _stored(path) if one.load == run.score.load and one.stage == "confirm"), None)
+    raw = next((one for one in stored_probes(path) if one.load == run.score.load and one.stage == "confirm"), None)
     if raw is None:
         raise ConfigError(f"{path}: it does not hold the window that finalists.jsonl speaks of")
     return replace(run, score=scored_again(run.score, raw.answers, slo.limits))

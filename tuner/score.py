@@ -123,6 +123,13 @@ def bad_answers(answers: Answers, limits: Limits) -> BoolArray:
     return _any(_misses(answers, limits))
 
 
+def attainment_of(answers: Answers, limits: Limits) -> float:
+    """The share of counted requests that meet every limit; 0 where none is counted."""
+    counted = _judged(answers)
+    good = counted & ~bad_answers(answers, limits)
+    return int(good.sum()) / int(counted.sum()) if counted.any() else 0.0
+
+
 def fluidity(log: RequestLog, load: Load, limits: Limits) -> Fluidity | None:
     """How steadily healthy counted answers came, by the limits on TTFT and the pace of tokens; None if none did."""
     streams, rows = streams_of(log, log.counted & (log.status == Status.OK))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tuner.config.calibration import Calibration
 from tuner.config.engine import KnobValue
+from tuner.fluidity import Fluidity
 from tuner.latencies import Percentiles
 
 VerdictWord = Literal["deploy", "keep-default", "inconclusive", "nothing-meets-slo", "interrupted"]
@@ -54,6 +55,7 @@ class Point:
     """One configuration at one load. Rates and throughputs are per GPU where the name says so.
 
     `capacity_by`: what showed that the queue stayed short, the engine's own queue times or TTFT in their stead.
+    `fluidity` is reported, never judged.
     """
 
     trial: int
@@ -74,6 +76,7 @@ class Point:
     capacity_rps_per_gpu: float | None
     predicted: Predicted | None = None
     capacity_by: Literal["queue_time", "ttft"] | None = None
+    fluidity: Fluidity | None = None
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from tuner.ramp import best_step
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder
 from tuner.requestlog import RequestLog, Status
-from tuner.score import Score, score
+from tuner.score import Score, answers_of, score
 from tuner.seeds import Purpose, derive
+from tuner.stretch import needed_scale
 from tuner.taken import as_taken
 from tuner.target import ClosedLoop, Load, OpenLoop, Target
 
@@ -75,7 +76,8 @@ def run_trial(order: TrialOrder, listener: Listener) -> Outcome:
             cost = Cost(startup_s, target.clock_s() - startup_s)
             listener(StageEntered(order.trial, "stopping"))
         _tell_mishaps(order, probers[0], listener)
-        return measured(blank, answer, cost, plan.slo.limits)
+        found = measured(blank, answer, cost, plan.slo.limits)
+        return replace(found, needed_scale=_needed_scale(found, probers[0], plan.slo))
     except ServerFailed as failed:
         probes = tuple(one.score for prober in probers for one in prober.recorded)
         cost = _cost_until_now(order, probers, startup_s, started_s)
@@ -143,6 +145,14 @@ def _tell_mishaps(order: TrialOrder, prober: Prober, listener: Listener) -> None
         said += silence(order.configuration.engine, prober.recorded)
     for text in said:
         listener(Note(text))
+
+
+def _needed_scale(found: Outcome, prober: Prober, slo: Slo) -> float | None:
+    """By the answers of its best probe, where it does not hold the SLO; a step of a ramp has none of its own."""
+    log = next((one.log for one in prober.recorded if one.score == found.best), None)
+    if found.holds_slo or found.best is None or log is None:
+        return None
+    return needed_scale(answers_of(log, found.best.load), slo)
 
 
 def _cost_until_now(order: TrialOrder, probers: Sequence[Prober], startup_s: float, started_s: float) -> Cost:

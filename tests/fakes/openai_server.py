@@ -27,11 +27,12 @@ CHAT_TOKENS = 30
 
 @dataclass
 class Entry:
-    """One completion request: its body, when it came, and when each of its tokens was written."""
+    """One completion request: its body, when it came, when each of its tokens was written, and who asked."""
 
     body: dict[str, Any]
     came_s: float
     token_s: list[float] = field(default_factory=list)
+    authorization: str | None = None
 
 
 @dataclass
@@ -174,7 +175,7 @@ def prompt_tokens(behaviour: Callable[[Stream], Awaitable[None]]) -> int:
 
 async def completions(request: web.Request) -> web.StreamResponse:
     seen = request.app[SEEN]
-    entry = Entry(await request.json(), perf_counter())
+    entry = Entry(await request.json(), perf_counter(), authorization=request.headers.get("authorization"))
     seen.entries.append(entry)
     tokens = len(entry.body["prompt"])
     if tokens == HTTP_500:

@@ -9,7 +9,6 @@ import click
 
 import tuner
 
-EXIT_CODES = {"deploy": 0, "keep-default": 0, "nothing-meets-slo": 3, "inconclusive": 4, "interrupted": 130}
 KINDS = ("models", "slos", "workloads", "engines", "knobs", "gpus")
 
 
@@ -162,6 +161,7 @@ def tune(context: click.Context, /, **options: object) -> None:
     if not options["model"] or not options["slo"]:
         missing = " and ".join(f"--{name}" for name in ("model", "slo") if not options[name])
         raise click.UsageError(f"{missing} missing, for instance: tune --model qwen-7b --slo chat", context)
+    from tuner.cli.exits import EXIT_CODES
     from tuner.cli.planning import Options
     from tuner.cli.running import run
 
@@ -219,10 +219,13 @@ def install(**options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write the result here, with a report.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
 def rescore(**options: Any) -> None:
-    """Score a finished study's raw timings under another SLO. Nothing is measured, and nothing written into DIR."""
+    """Score the raw timings of a finished study, or of tune bench, under another SLO.
+
+    Nothing is measured, and nothing written into DIR.
+    """
     from tuner.cli.rescoring import RescoreOptions, run_rescore
 
-    sys.exit(EXIT_CODES[run_rescore(RescoreOptions(**options, typed=("tune", *sys.argv[1:])))])
+    sys.exit(run_rescore(RescoreOptions(**options, typed=("tune", *sys.argv[1:]))))
 
 
 @tune.command(
@@ -237,16 +240,26 @@ Examples:
 @click.option("--users", type=click.IntRange(min=1), help="Measure with this many users only, each waiting his turn.")
 @click.option("--requests", type=click.IntRange(min=1), help="About how many requests --rate or --users shall count.")
 @click.option("--model", help="The model to ask for.  [default: the one the server lists]")
+@click.option(
+    "--api-key",
+    help="Sent as a bearer token, to this server only.  [default: $OPENAI_API_KEY, which others cannot see in ps]",
+)
 @click.option("--workload", help="A workload's name, a trace, or fixed lengths: 1024x128.  [default: the SLO's]")
 @click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
 @click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")
 @click.option("--gpus", default=1, type=click.IntRange(min=1), help="How many GPUs it has: figures are for each.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seeds arrivals and lengths.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder for the raw timings of every probe.  [default: results/DATE-bench-MODEL-SLO]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
 def bench(**options: Any) -> None:
     """Measure the goodput of a server that is already running. It is never started, stopped or reset.
 
-    Without --rate and --users the load of highest goodput is searched, as for a trial of a study.
+    Without --rate and --users the load of highest goodput is searched, as for a trial of a study. Each finished probe
+    is kept: tune rescore scores it under another SLO.
     """
     from tuner.cli.benching import BenchOptions, run_bench
 

@@ -230,7 +230,12 @@ def _folder(options: Options, model: str, slo: str) -> Path:
         if not candidates:
             raise UserError(f"results/: no study of {name} to resume; give its folder with --out")
         return candidates[-1].parent
-    first = f"{date.today().isoformat()}-{name}"
+    return fresh_folder(name)
+
+
+def fresh_folder(name: str) -> Path:
+    """A folder of today in `results` that is not there yet."""
+    results, first = Path("results"), f"{date.today().isoformat()}-{name.replace('/', '--')}"
     numbered = (results / (first if number == 1 else f"{first}-{number}") for number in count(1))
     return next(folder for folder in numbered if not folder.exists())
 

@@ -1,20 +1,27 @@
-"""Re-scores a finished study for the command line: prints its conclusion, writes it only where it is asked to."""
+"""Re-scores a study or a bench for the command line: prints the conclusion, writes it only where it is asked to."""
 
 import json
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuner import record
+from tuner.benchfolder import as_data, begin, is_bench, keep_score, write_found
+from tuner.cli.benching import exit_code
+from tuner.cli.exits import EXIT_CODES, UNKNOWN
 from tuner.cli.planning import slo_from
 from tuner.conclude import slo_of
 from tuner.rescore import Rescored, rescore
+from tuner.rescorebench import RescoredBench, rescore_bench
 from tuner.summary import VerdictWord
+from tuner.terminal.benched import benched_text
+from tuner.terminal.benched import heading as bench_heading
 from tuner.terminal.choose import print_summary
 from tuner.terminal.final import WIDTH, final_text
-from tuner.wording.rescoring import basis
+from tuner.wording.rescoring import basis, bench_basis
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,15 @@ class RescoreOptions:
     typed: tuple[str, ...] = ()
 
 
-def run_rescore(options: RescoreOptions) -> VerdictWord:
-    """The whole job. Raises UserError."""
-    rescored = rescore(options.study, slo_from(options.slo, options.attainment, options.slo_scale))
+def run_rescore(options: RescoreOptions) -> int:
+    """The whole job, for the folder of a study or of a bench. Returns the exit code; raises UserError."""
+    slo = slo_from(options.slo, options.attainment, options.slo_scale)
+    if is_bench(options.study):
+        return _rescore_bench(options, rescore_bench(options.study, slo))
+    return EXIT_CODES[_rescore_study(options, rescore(options.study, slo))]
+
+
+def _rescore_study(options: RescoreOptions, rescored: Rescored) -> VerdictWord:
     lines = basis(rescored, str(options.study))
     if options.out:
         rescored = _moved(rescored, options.out, options.typed)
@@ -41,10 +54,32 @@ def run_rescore(options: RescoreOptions) -> VerdictWord:
         print(json.dumps(_as_data(rescored, options.study, lines), ensure_ascii=False))
     else:
         shown = rescored.summary if options.out else replace(rescored.summary, dir="")
-        heading = "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
-        print(f"{heading}\n")
+        print(f"{_heading(lines)}\n")
         print_summary(final_text(shown, rescored.outcomes, rescored.plan), sys.stdout)
     return rescored.summary.verdict
+
+
+def _rescore_bench(options: RescoreOptions, rescored: RescoredBench) -> int:
+    """Like a study's: where a search would have gone on and nothing holds so far, nobody knows."""
+    order, described, found = rescored.bench.order, rescored.bench.described, rescored.found
+    lines = bench_basis(rescored, str(options.study))
+    basis_of = {"dir": str(options.study), "slo": slo_of(rescored.was), "unusable_probes": rescored.unusable}
+    told = as_data(found, order, described) | {"rescored": basis_of | {"notes": list(lines)}}
+    if options.out:
+        begin(options.out, order, described)
+        for probe in rescored.bench.probes:
+            keep_score(options.out, probe)
+        write_found(options.out, told | {"dir": str(options.out)})
+    if options.as_json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        heading = f"{_heading(lines)}\n\n{bench_heading(described.url, described.model, order)}"
+        print_summary(f"{heading}\n\n{benched_text(found, order)}", sys.stdout)
+    return UNKNOWN if rescored.is_open_ended and not found.outcome.holds_slo else exit_code(found, order)
+
+
+def _heading(lines: Sequence[str]) -> str:
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 
 def _moved(rescored: Rescored, out: Path, typed: tuple[str, ...]) -> Rescored:

@@ -5,14 +5,14 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 
 import tuner
 from tuner.errors import MeasurementVoid
-from tuner.load.wire import GO, STOP, Followed, Message, Over, Ready, Unframer
+from tuner.load.wire import AUTHORIZATION, GO, STOP, Followed, Message, Over, Ready, Unframer
 
 STOP_GRACE_S = 2.0
 READ_BYTES = 1 << 20
@@ -96,20 +96,24 @@ class Crew:
 
 
 @contextmanager
-def start_crew(job_path: Path, workers: int) -> Iterator[Crew]:
-    """Workers for the job in this file, in process groups of their own, for the length of a block."""
+def start_crew(job_path: Path, workers: int, authorization: str = "") -> Iterator[Crew]:
+    """Workers for the job in this file, in process groups of their own, for the length of a block.
+
+    `authorization` is the header they send.
+    """
+    environment = {**os.environ, "PYTHONPATH": _path(), AUTHORIZATION: authorization}
     stderr = job_path.with_suffix(".stderr")
     with ExitStack() as stack:
-        running = [stack.enter_context(_running(job_path, number, stderr)) for number in range(workers)]
+        running = [stack.enter_context(_running(job_path, number, stderr, environment)) for number in range(workers)]
         yield Crew(running, stderr, stack.enter_context(selectors.DefaultSelector()))
 
 
 @contextmanager
-def _running(job_path: Path, number: int, stderr: Path) -> "Iterator[subprocess.Popen[bytes]]":
+def _running(
+    job_path: Path, number: int, stderr: Path, environment: Mapping[str, str]
+) -> "Iterator[subprocess.Popen[bytes]]":
     # -P: a file of the user's folder must not shadow a module of the standard library.
     command = [sys.executable, "-P", "-m", "tuner.load.worker", str(job_path), str(number)]
-    root = str(Path(tuner.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     with (
         stderr.open("ab") as log,
         subprocess.Popen(
@@ -117,7 +121,7 @@ def _running(job_path: Path, number: int, stderr: Path) -> "Iterator[subprocess.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment,
             start_new_session=True,
         ) as process,
     ):
@@ -125,6 +129,12 @@ def _running(job_path: Path, number: int, stderr: Path) -> "Iterator[subprocess.
             yield process
         finally:
             _end(process)
+
+
+def _path() -> str:
+    """Where workers find this very code."""
+    root = str(Path(tuner.__file__).parent.parent)
+    return os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

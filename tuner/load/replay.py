@@ -77,11 +77,11 @@ def replay(
     Raises what `check_alive` raises, and MeasurementVoid where the client was too slow to be believed.
     """
     workers = supervision.workers or workers_needed(requests, load, len(os.sched_getaffinity(0)))
-    job = Job(endpoint, requests, load, window, workers)
+    job = Job(replace(endpoint, authorization=""), requests, load, window, workers)
     with TemporaryDirectory(prefix="goodtune-load-") as folder, ExitStack() as stack:
         job_path = Path(folder) / "job"
         job_path.write_bytes(pickle.dumps(job))
-        crew = stack.enter_context(start_crew(job_path, job.workers))
+        crew = stack.enter_context(start_crew(job_path, job.workers, endpoint.authorization))
         return _Probe(job, crew, supervision).run()
 
 

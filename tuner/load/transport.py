@@ -97,15 +97,22 @@ class Client:
     It calls httpx's transport itself: httpx's client around it would double the CPU time a request takes.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str, path: str = "/v1/completions") -> None:
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        base_url: str,
+        path: str = "/v1/completions",
+        authorization: str = "",
+    ) -> None:
         self._transport = transport
+        self._headers = {**HEADERS, "authorization": authorization} if authorization else HEADERS
         self._health = httpx.URL(f"{base_url}/health")
         self._completions = httpx.URL(f"{base_url}{path}")
 
     def question(self, body: bytes, on_read: OnRead) -> httpx.Request:
         """A completion request, ready to be sent."""
         extensions = {"on_read": on_read}
-        return httpx.Request("POST", self._completions, headers=HEADERS, content=body, extensions=extensions)
+        return httpx.Request("POST", self._completions, headers=self._headers, content=body, extensions=extensions)
 
     @asynccontextmanager
     async def ask(self, question: httpx.Request) -> AsyncIterator[httpx.Response]:
@@ -127,10 +134,10 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(base_url: str, path: str = "/v1/completions") -> AsyncIterator[Client]:
-    """A client that asks at `path`, for the length of a block."""
+async def open_client(base_url: str, path: str = "/v1/completions", authorization: str = "") -> AsyncIterator[Client]:
+    """A client that asks at `path`, with that header if it is given, for the length of a block."""
     async with StampingTransport() as transport:
-        yield Client(transport, base_url, path)
+        yield Client(transport, base_url, path, authorization)
 
 
 def reason(error: BaseException) -> str:

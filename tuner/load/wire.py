@@ -4,7 +4,7 @@ import pickle
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -15,11 +15,15 @@ from tuner.target import Load, OpenLoop, Window
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server. `model` is its served name; `vocab` bounds the token ids of prompts."""
+    """An OpenAI-compatible server. `model` is its served name; `vocab` bounds the token ids of prompts.
+
+    `authorization` is the header of that name, "" for none: workers get it by AUTHORIZATION, for a job is a file.
+    """
 
     base_url: str
     model: str
     vocab: int
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,9 @@ class Over:
 
 
 Message = Ready | Batch | Followed | Over
+
+AUTHORIZATION = "GOODTUNE_AUTHORIZATION"
+"""The variable of a worker's environment that holds what is not to be in a file."""
 
 GO = "go"
 STOP = "stop"

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tuner.load.offer import Offer
 from tuner.load.prompts import Questions, questions
 from tuner.load.recorder import Recorder
 from tuner.load.transport import TRANSPORT_ERRORS, Client, open_client, reason
-from tuner.load.wire import Ended, Ending, Followed, Job, Over, Ready
+from tuner.load.wire import AUTHORIZATION, Ended, Ending, Followed, Job, Over, Ready
 from tuner.target import ClosedLoop, Load, OpenLoop
 
 FLUSH_PERIOD_S = 0.1
@@ -31,7 +32,7 @@ async def work(job: Job, worker: int) -> None:
     """Make the prompts, open connections, say so, wait for the start, offer the load until told to stop."""
     asked = questions(job.endpoint.model, job.endpoint.vocab, job.requests, job.rows_of(worker))
     channel = await open_channel()
-    async with open_client(job.endpoint.base_url, asked.path) as client:
+    async with open_client(job.endpoint.base_url, asked.path, os.environ.get(AUTHORIZATION, "")) as client:
         await _warm(client, job)
         channel.send(Ready())
         recorder = Recorder(await channel.words.started)

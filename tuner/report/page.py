@@ -31,6 +31,7 @@ from tuner.wording.conclusion import (
     sentence,
     what_breaks,
 )
+from tuner.wording.fluidity import fluidity_meaning, fluidity_rows
 from tuner.wording.naming import METRICS, Naming, bound_text, naming_of, slo_text, title, trial_name
 from tuner.wording.numbers import (
     DASH,
@@ -71,7 +72,7 @@ def page(study: Study) -> str:
     """The page as HTML. The same values give the same bytes."""
     summary, outcomes, plan = study.summary, study.outcomes, study.plan
     naming = naming_of(plan, [outcome.configuration for outcome in outcomes])
-    point = deployed(summary)
+    point, fluid = deployed(summary), fluidity_rows(summary)
     box = f"{plan.box.title}{' simulated' if summary.simulated else ''}"
     template = _environment().get_template("page.html.j2")
     return template.render(
@@ -83,7 +84,8 @@ def page(study: Study) -> str:
         cost=cost(summary, plan),
         name=_name(point, naming),
         kpis=_kpis(summary, outcomes, plan),
-        comparison=comparison(summary, plan) if summary.best or summary.default else (),
+        comparison=(*comparison(summary, plan), *fluid) if summary.best or summary.default else (),
+        fluidity=fluidity_meaning(plan.slo.limits) if fluid else "",
         columns=_columns(summary),
         command="\n".join(command_lines(point.command, COMMAND_WIDTH)) if point else "",
         cautions=cautions(summary, plan),

@@ -59,7 +59,7 @@ def table_of(outcomes: Sequence[Outcome], cast: Cast, naming: Naming, plan: Plan
     metrics = list(plan.slo.limits.present()) or ["ttft_s", "tpot_s"]
     headings = (
         "id", "ended", f"goodput req/s/{per}", f"at load /{per}", "in SLO",
-        *(f"{METRICS[name]} {which}" for name in metrics), "tok/s/user", f"tok/s/{per}",
+        *(f"{METRICS[name]} {which}" for name in metrics), "tok/s/user", "fluid tok/s", f"tok/s/{per}",
         *(["engine"] if naming.names_engine else []), *(short(knob) for knob in knobs),
     )  # fmt: skip
     ranked = sorted(outcomes, key=worth)
@@ -99,7 +99,7 @@ def _results(outcome: Outcome, metrics: Sequence[str], attainment: float) -> lis
     """What the trial's best probe gave; dashes where there is none."""
     goodput, best = _number(outcome.value_rps_per_gpu if outcome.holds_slo else None), outcome.best
     if best is None:
-        return [goodput] + [Cell(DASH, -1)] * (len(metrics) + 4)
+        return [goodput] + [Cell(DASH, -1)] * (len(metrics) + 5)
     seen = [at_percentile(best, name, attainment) for name in metrics]
     return [
         goodput,
@@ -107,6 +107,7 @@ def _results(outcome: Outcome, metrics: Sequence[str], attainment: float) -> lis
         Cell(share(best.attainment), best.attainment),
         *(Cell(latency(value), -1 if value is None else value) for value in seen),
         _number(best.tok_s_per_user),
+        _number(best.fluidity.rate_tok_s if best.fluidity else None),
         _number(best.throughput_tok_s / outcome.configuration.gpus),
     ]
 

@@ -1,5 +1,8 @@
 """What `tune bench` prints: a line for each probe, then what the server is worth. Pure text, 80 columns."""
 
+import textwrap
+from collections.abc import Sequence
+
 from tuner.bench import Bench, Benched
 from tuner.config.slo import Slo
 from tuner.fluidity import FLUID_INDEX
@@ -7,10 +10,12 @@ from tuner.latencies import Percentiles
 from tuner.probe import Recorded
 from tuner.score import Score
 from tuner.target import ClosedLoop
+from tuner.wording.inside import Knobs, said_in
 from tuner.wording.naming import METRICS, bound_text, slo_text
 from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
 
-LABEL = 20
+LABEL, WIDTH = 20, 78
+TIE = "\u00a0"
 
 
 def heading(url: str, model: str, order: Bench) -> str:
@@ -40,7 +45,7 @@ def benched_text(found: Benched, order: Bench) -> str:
     blocks = [_goodput(found, order)]
     best = found.outcome.best
     if best is not None:
-        blocks += [_latencies(best, order.slo), _pace(best)]
+        blocks += [_latencies(best, order.slo), _pace(best), _engine(best, found.outcome.configuration.knobs)]
     if len(found.outcome.probes) > 1:
         blocks.append(_levels(found, order))
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block) + "\n"
@@ -48,9 +53,10 @@ def benched_text(found: Benched, order: Bench) -> str:
 
 def _goodput(found: Benched, order: Bench) -> list[str]:
     best, outcome = found.outcome.best, found.outcome
-    assert best is not None, "what was measured has a best probe"
+    if best is None:
+        return _row("goodput", f"{DASH}, no load was measured to its end")
     wanted = f"need {wanted_share(order.slo.attainment)}"
-    lines = []
+    lines = _row("stopped", _how_far(outcome.probes)) if found.interrupted else []
     if order.load is None and not outcome.holds_slo:
         lines += _row("goodput", f"{DASH}, no load met the SLO; the closest did at {load_text(best.load)}")
     elif order.load is None:
@@ -72,6 +78,11 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
             "keeps up to", f"{number(outcome.capacity_rps)} req/s: queue short, pooled p99 gap in its limit"
         )
     return lines
+
+
+def _how_far(probes: Sequence[Score]) -> str:
+    several = f"{len(probes)} probes" if len(probes) > 1 else "1 probe"
+    return f"after {several}; the search had not ended"
 
 
 def _latencies(best: Score, slo: Slo) -> list[str]:
@@ -103,6 +114,14 @@ def _pace(best: Score) -> list[str]:
     if fluid and fluid.rate_tok_s is not None:
         lines += _row("fluid token rate", f"{number(fluid.rate_tok_s)} tok/s")
     return lines
+
+
+def _engine(best: Score, knobs: Knobs) -> list[str]:
+    """What the engine said of itself, of all its traffic; nothing where it said nothing."""
+    said = " · ".join(text.replace(" ", TIE) for text in said_in(best, knobs))
+    lines = textwrap.wrap(said, WIDTH - LABEL, break_on_hyphens=False)
+    labels = ["the engine itself", *[""] * len(lines)]
+    return [row for label, line in zip(labels, lines, strict=False) for row in _row(label, line.replace(TIE, " "))]
 
 
 def _levels(found: Benched, order: Bench) -> list[str]:

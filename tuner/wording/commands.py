@@ -2,10 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tuner.config.catalog import load, names
 from tuner.config.plan import Plan
 from tuner.config.slo import Slo
+
+SCALE = "--slo-scale"
 
 
 def command_lines(command: Sequence[str], width: int) -> list[str]:
@@ -53,17 +56,31 @@ def study_command(plan: Plan) -> tuple[str, ...]:
     return (*command, *_set_options(plan.extra_flags))
 
 
+def slo_scale(plan: Plan) -> float:
+    """The factor that was asked for on the limits of the SLO's file: the one that was typed, else by its name."""
+    asked = [value for word, value in pairwise(plan.typed) if word == SCALE]
+    asked += [word.removeprefix(f"{SCALE}=") for word in plan.typed if word.startswith(f"{SCALE}=")]
+    if plan.typed:
+        return float(asked[-1]) if asked else 1.0
+    return _scale_of(plan.slo) if plan.slo.name in names(Slo) else 1.0
+
+
 def _slo_options(slo: Slo) -> list[str]:
     """What was changed of a named SLO: its attainment, or all its limits by one factor."""
     if slo.name not in names(Slo):
         return []
-    named, options = load(Slo, slo.name), []
-    if slo.attainment != named.attainment:
+    options = []
+    if slo.attainment != load(Slo, slo.name).attainment:
         options += ["--attainment", f"{slo.attainment:g}"]
-    scales = {slo.limits.present().get(limit, value) / value for limit, value in named.limits.present().items()}
-    if scales and max(scales) != 1:
-        options += ["--slo-scale", f"{max(scales):g}"]
+    if _scale_of(slo) != 1:
+        options += [SCALE, f"{_scale_of(slo):g}"]
     return options
+
+
+def _scale_of(slo: Slo) -> float:
+    """By how much the limits of a named SLO were multiplied."""
+    named = load(Slo, slo.name).limits.present()
+    return max((slo.limits.present().get(limit, value) / value for limit, value in named.items()), default=1.0)
 
 
 def _set_options(flags: Sequence[str]) -> list[str]:

@@ -1,12 +1,16 @@
 """The conclusion of a study in words: headline, sentence, what to watch. Pure."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.config.plan import Plan
+from tuner.goodput import LEAST_ATTAINMENT
 from tuner.outcome import Outcome
 from tuner.summary import Point, Summary, VerdictWord
+from tuner.target import ClosedLoop
+from tuner.wording.commands import SCALE, slo_scale
 from tuner.wording.comparison import deployed
 from tuner.wording.naming import (
     broken_limit,
@@ -81,7 +85,7 @@ def what_breaks(outcomes: Sequence[Outcome]) -> str:
     failures = Counter(failure_text(outcome.failure) for outcome in outcomes if outcome.failure)
     parts = [f"{name} in {count} of {len(started)} that ran" for name, count in broken.most_common(2)]
     parts += [f"{count} {reason}" for reason, count in failures.most_common(3)]
-    return ", ".join(parts) or "nothing was measured"
+    return ", ".join(parts) or ("no limit" if started else "nothing was measured")
 
 
 def counts(summary: Summary) -> str:
@@ -159,11 +163,43 @@ def next_steps(outcomes: Sequence[Outcome], plan: Plan) -> tuple[tuple[str, str]
             (outcome.failure.log, "says why") for outcome in outcomes if outcome.failure and outcome.failure.log
         ]
         return (*steps[:1], ("--model …", "a smaller model"))
-    if plan.slo.limits.present():
-        steps.append(("--slo-scale 1.5", f"every limit half as long again; now {limits_text(plan.slo.limits)}"))
-    if plan.slo.attainment > 0.9:
-        steps.append(("--attainment 0.9", f"fewer requests must meet them; now {wanted_share(plan.slo.attainment)}"))
-    return (*steps, ("--model …", "a smaller or quantised model"))
+    if any(outcome.holds_slo for outcome in outcomes):
+        return (_more_gpus(outcomes, plan), ("--model …", "a smaller or quantised model"))
+    return (*_softer(outcomes, plan), ("--model …", "a smaller or quantised model"))
+
+
+def _softer(outcomes: Sequence[Outcome], plan: Plan) -> Iterator[tuple[str, str]]:
+    """An SLO that would have been held, by what was measured."""
+    scaled = [(one.needed_scale, one) for one in outcomes if one.needed_scale is not None]
+    if scaled:
+        scale, one = min(scaled, key=lambda pair: pair[0])
+        now = limits_text(plan.slo.limits)
+        yield (
+            f"{SCALE} {scale * slo_scale(plan):.3g}",
+            f"longer limits, the least that {_whose(one)} needed; now {now}",
+        )
+    nearest = closest(outcomes)
+    reached = math.floor(100 * nearest.best.attainment) / 100 if nearest and nearest.best else 0.0
+    if nearest and LEAST_ATTAINMENT <= reached < plan.slo.attainment:
+        now = wanted_share(plan.slo.attainment)
+        yield f"--attainment {reached:g}", f"fewer requests in SLO, as many as {_whose(nearest)}; now {now}"
+
+
+def _whose(outcome: Outcome) -> str:
+    """`t0's requests at 0.5 req/s`."""
+    assert outcome.best is not None, "who was judged has a best probe"
+    is_idle = outcome.best.load == ClosedLoop(1)
+    where = "one at a time" if is_idle else f"at {load_text(outcome.best.load)}"
+    return f"{trial_name(outcome.trial)}'s requests {where}"
+
+
+def _more_gpus(outcomes: Sequence[Outcome], plan: Plan) -> tuple[str, str]:
+    """The limits are held, and the box is too small for the throughput that is wanted."""
+    best = max(outcomes, key=lambda outcome: outcome.value_rps_per_gpu)
+    wanted_rps, gpus = plan.slo.min_throughput_rps or 0.0, best.configuration.gpus
+    servers = math.ceil(wanted_rps / (best.value_rps_per_gpu * gpus))
+    reaches = f"{trial_name(best.trial)} reaches {number(best.value_rps_per_gpu)} each"
+    return f"--gpus {servers * gpus}", f"as many {device(plan)}s as {wanted_rps:g} req/s take, for {reaches}"
 
 
 def closest_text(outcome: Outcome, plan: Plan) -> str:
@@ -220,6 +256,8 @@ def _nothing(summary: Summary, plan: Plan) -> str:
         return "No configuration was measured"
     if summary.trials.measured + summary.trials.pruned == 0:
         return f"Nothing could be measured: {counts(summary)}"
+    if plan.slo.attainment == 0 and plan.slo.min_throughput_rps:
+        return f"No configuration reaches {plan.slo.min_throughput_rps:g} req/s on {plan.box.title}"
     need = "" if plan.slo.attainment == 0 else f"{wanted_share(plan.slo.attainment)} of "
     total = summary.trials.total
     whom = "The one configuration tried does not keep" if total == 1 else f"0 of {total} configurations keep"
