@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from launchers.engines import ENGINES
@@ -36,7 +37,7 @@ def _print_knobs_narrow(console: Console) -> None:
         for knob, about in load(EngineSpec, name).knobs.items():
             extra = ", only if asked for" if _is_extra(about) else ""
             console.print(f"{name}.{knob}  {_range(about)}  (default {about.default_on(gpu)}{extra})", style="bold")
-            console.print(f"    {' '.join(about.why.split())}", "")
+            console.print(Padding(" ".join(about.why.split()), (0, 0, 1, 4), expand=False))
 
 
 def _models() -> Table:
