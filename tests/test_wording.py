@@ -25,7 +25,15 @@ from tuner.summary import Gain
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.wording.commands import command_lines, resume_command, study_command
 from tuner.wording.comparison import comparison, percentile_name
-from tuner.wording.conclusion import cost, default_holds_nothing, next_steps, sentence, what_breaks
+from tuner.wording.conclusion import (
+    closest,
+    closest_text,
+    cost,
+    default_holds_nothing,
+    next_steps,
+    sentence,
+    what_breaks,
+)
 from tuner.wording.fluidity import fluidity_meaning
 from tuner.wording.naming import ending, naming_of, short, slo_text, title
 from tuner.wording.numbers import (
@@ -269,13 +277,17 @@ def test_fluidity_is_explained_by_the_limits_that_there_are(limits, meaning):
 def test_a_box_that_is_too_small_for_the_throughput_wanted_is_called_that():
     slo = an_slo(limits=Limits(), attainment=0.0, min_throughput_rps=100.0)
     missed = a_summary(verdict="nothing-meets-slo", best=None, default=None)
-    assert sentence(missed, a_plan(slo=slo)) == "No configuration reaches 100 req/s on 8 × H100"
+    plan, tried = a_plan(slo=slo), [an_outcome(0, value_rps_per_gpu=2.0), an_outcome(1, value_rps_per_gpu=5.9)]
+    assert sentence(missed, plan) == "No configuration reaches 100 req/s on 8 × H100"
+    assert (nearest := closest(tried)) and nearest.trial == 1
+    assert closest_text(nearest, plan) == "5.90 req/s per GPU inside the SLO"
+    assert what_breaks(tried) == "the throughput that is wanted"
 
 
 def test_what_breaks_counts_limits_and_failures():
     assert what_breaks([a_miss(0), a_miss(1), a_crash(2)]) == "TTFT in 2 of 2 that ran, 1 out of memory"
     assert what_breaks([]) == "nothing was measured"
-    assert what_breaks([an_outcome(0, best=a_score(attainment=1.0))]) == "no limit"
+    assert what_breaks([an_outcome(0, best=a_score(attainment=1.0), value_rps_per_gpu=0.0)]) == "no limit"
 
 
 def test_simulated_time_has_no_price_and_real_time_has():

@@ -41,6 +41,7 @@ from tuner.wording.numbers import (
     duration,
     goodput,
     latency,
+    number,
     share,
     wanted_share,
 )
@@ -155,10 +156,8 @@ def _misses(summary: Summary, outcomes: Sequence[Outcome], plan: Plan) -> list[K
     breaks = what_breaks(outcomes)
     kpis = [Kpi("What breaks", breaks.split(" in ")[0].split(",")[0], breaks)]
     if nearest is not None and nearest.best is not None:
-        near = Kpi(
-            "Closest", f"{trial_name(nearest.trial)}: {share(nearest.best.attainment)}", closest_text(nearest, plan)
-        )
-        kpis.insert(0, near)
+        reached = number(nearest.value_rps_per_gpu) if nearest.holds_slo else share(nearest.best.attainment)
+        kpis.insert(0, Kpi("Closest", f"{trial_name(nearest.trial)}: {reached}", closest_text(nearest, plan)))
     return kpis
 
 
