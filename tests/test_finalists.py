@@ -141,9 +141,10 @@ def test_seeds_that_happen_to_agree_are_not_taken_for_certainty() -> None:
     ).usual_spread > (found.usual_spread), "fewer requests tell less"
 
 
-@pytest.mark.parametrize("usual, expected", [(0.0, 1.9633), (2.5**0.5, 1.5755), (0.5, 1.0686)])
+@pytest.mark.parametrize("usual, expected", [(0.0, 1.9633), (2.5**0.5, 1.5755), (1.0, 1.2604), (0.5, 1.9633)])
 def test_what_is_usual_of_replicates_counts_like_six_more_of_them(usual: float, expected: float) -> None:
-    """Variance 2.5 of five, moderated: (6·usual² + 4·2.5)/10 with 10 degrees of freedom."""
+    """Variance 2.5 of five, moderated: (6·usual² + 4·2.5)/10 with 10 degrees of freedom; but not where it is 10 times
+    the usual one: this box is not a usual one."""
     low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0], usual)
     assert (3 - low, high - 3) == pytest.approx((expected, expected), abs=1e-3)
 

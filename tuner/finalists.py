@@ -36,8 +36,9 @@ BEYOND = 1.2
 # The variance of a window's attainment over that of independent requests, at the crest, per power of the odds: the
 # steeper a server's cliff, the more its requests share their fate. 2 in the mean over ten simulated servers.
 DISPERSION_PER_POWER = 2.0
-# What is usual of a seed's spread tells as much as so many seeds would.
-USUAL_WORTH = 6
+# What is usual of a seed's spread tells as much as so many seeds would. A variance so many times as large is no more
+# usual (by chance once in 100 times, of five seeds: F distribution), as where a box drifts: then only the seeds count.
+USUAL_WORTH, UNUSUAL = 6, 3.3
 # Of the variance of two values this share is in their ratio where they were measured with the same seeds.
 NOT_SHARED = 0.2
 
@@ -220,13 +221,15 @@ def interval(values: Iterable[float], usual_spread: float = 0.0) -> tuple[float,
 
     Where it is known how far replicates usually spread (standard deviation), that counts like USUAL_WORTH more of
     them: a few that happened to agree show no spread (moderated t statistic; Smyth 2004, doi:10.2202/1544-6115.1027).
+    Not where they spread by far more.
     """
     sample = np.array(list(values), dtype=float)
     if len(sample) < 2:
         return float(sample[0]), float(sample[0])
-    worth, free = (USUAL_WORTH if usual_spread else 0), len(sample) - 1
-    variance = (worth * usual_spread**2 + free * sample.var(ddof=1)) / (worth + free)
-    half = float(stdtrit(worth + free, 0.975)) * float((variance / len(sample)) ** 0.5)
+    seen, free = float(sample.var(ddof=1)), len(sample) - 1
+    worth = USUAL_WORTH if usual_spread and seen <= UNUSUAL * usual_spread**2 else 0
+    variance = (worth * usual_spread**2 + free * seen) / (worth + free)
+    half = float(stdtrit(worth + free, 0.975)) * (variance / len(sample)) ** 0.5
     return float(sample.mean()) - half, float(sample.mean()) + half
 
 
