@@ -37,7 +37,7 @@ BEYOND = 1.2
 # steeper a server's cliff, the more its requests share their fate. 2 in the mean over ten simulated servers.
 DISPERSION_PER_POWER = 2.0
 # What is usual of a seed's spread tells as much as so many seeds would. A variance so many times as large is no more
-# usual (by chance once in 100 times, of five seeds: F distribution), as where a box drifts: then only the seeds count.
+# usual (by chance once in 100 times, of five seeds: F distribution), as where a box drifts: only seeds count then.
 USUAL_WORTH, UNUSUAL = 6, 3.3
 # Of the variance of two values this share is in their ratio where they were measured with the same seeds.
 NOT_SHARED = 0.2
