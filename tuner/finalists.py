@@ -75,7 +75,7 @@ class Value:
     """A finalist's value. `per_seed` in good requests/s per GPU, by replicate; `level` is where it has that value.
 
     `holds` says whether some level held the SLO in the mean over seeds; `attainment` is the mean at `level`, which
-    lies between the measured levels of `between` (the same one twice where goodput peaks at a measured level).
+    lies between the measured levels of `between` (the same one twice where only one was).
     `is_settled`: the edge or the peak was reached; else the value is only a bound. `usual_spread`: the standard
     deviation of the logarithm of a seed's value that is usual of servers with such a slope; 0 where nothing is usual.
     """
