@@ -188,7 +188,7 @@ def _chosen(served: Sequence[dict[str, Any]], model: str | None, base: str) -> d
 
 def _engine(client: httpx.Client) -> str:
     """The engine whose metrics it exports; "" where it exports none that are known."""
-    for engine in ENGINES.values():
+    for engine in (one for one in ENGINES.values() if one.metrics.values):
         with suppress(httpx.TransportError):
             answer = client.get(engine.metrics_path)
             if answer.is_success and read(answer.text, engine.metrics, 0.0).values:

@@ -434,6 +434,17 @@ def test_out_names_the_folder_and_nothing_is_measured_into_it_twice(
     assert "mine: something was measured into this folder before" in capsys.readouterr().err
 
 
+def test_what_was_found_is_printed_though_it_cannot_be_kept(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for taken in ("probes.jsonl", "summary.json"):
+        Path("mine", taken).mkdir(parents=True)
+    assert tune([*command, "--users", "1", "--requests", "8", "--out", "mine"], monkeypatch) == 2
+    shown = capsys.readouterr()
+    assert "this probe is not kept: mine/probes.jsonl: cannot be written" in shown.err
+    assert "goodput " in shown.out and "mine/summary.json: cannot be written" in shown.err
+
+
 def test_a_key_is_neither_shown_nor_kept(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ from tuner.target import ClosedLoop, OpenLoop
 
 
 def test_who_asks_is_told_to_the_server_and_written_into_no_file(fake_server, tmp_path, monkeypatch):
+    journal(fake_server)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     written: list[bytes] = []
 

@@ -150,7 +150,6 @@ def _point(outcome: Outcome, probe: Score) -> dict[str, Any]:
         "requests": probe.counted,
         "missed": dict(probe.missed),
         "stopped": probe.stopped,
-        "fluidity": asdict(probe.fluidity) if probe.fluidity else None,
         "health": asdict(probe.health) if probe.health else None,
         "engine_view": asdict(probe.engine) if probe.engine else None,
     }

@@ -68,12 +68,12 @@ def run_bench(options: BenchOptions) -> int:
         found = bench(order, target, described.engine, heard.take, _watcher(order))
         wall_s = target.clock_s()
     told = as_data(found, order, described) | {"dir": str(folder), "wall_s": wall_s}
-    write_found(folder, told)
     if options.as_json:
         print(json.dumps(told, ensure_ascii=False))
     else:
         text = f"{heading(described.url, described.model, order)}\n\n{benched_text(found, order)}\n{_kept(folder)}\n"
         print_summary(text, sys.stdout)
+    write_found(folder, told)
     return exit_code(found, order)
 
 
