@@ -4,7 +4,7 @@ from launchers.cpu import engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
-from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
+from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT, STUCK
 from tuner.errors import FailureKind
 
 # On a CPU vLLM takes 92 % of the memory for its KV cache, unless it is told how much; this much serves 32 users of
@@ -24,6 +24,8 @@ PATTERNS = (
     *PORT,
     *MODEL,
     *COMPILING,
+    *STUCK,
+    Pattern(r"Invalid repository ID or local directory specified", FailureKind.MODEL_MISSING),
     Pattern(r"Failed to infer device type", FailureKind.UNSUPPORTED_GPU),
     Pattern(r"Timed out waiting for engine core processes to start", FailureKind.START_TIMEOUT),
     Pattern(r"^TimeoutError: RPC call to \w+ timed out", FailureKind.HUNG_UNDER_LOAD),
@@ -32,6 +34,8 @@ PATTERNS = (
     Pattern(r"World size \(\d+\) is larger than the number of", FailureKind.BAD_COMBINATION),
     Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
     Pattern(r"^NotImplementedError|^\w*Error: .*is not supported", FailureKind.BAD_COMBINATION),
+    # Last, for one that is killed because another has failed is not the reason.
+    Pattern(r"Failed core proc\(s\): \{[^}]*: -9\b", FailureKind.KILLED),
 )
 STAGES = (
     Pattern(r"Starting to load model", FailureKind.WEIGHTS_OUT_OF_MEMORY),
