@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
 from tuner.config.plan import Box, Plan
 from tuner.configuration import Configuration
-from tuner.errors import EngineMissing
+from tuner.errors import EngineMissing, FailureKind, ServerFailed
 
 ROOT = Path(__file__).parent.parent
 FAKE = ROOT / "tests" / "fakes" / "fake_docker.py"
@@ -93,6 +94,20 @@ def test_a_server_runs_in_one_container_on_its_gpus_and_this_machines_address_an
     assert run[run.index(IMAGE) - 2 : run.index(IMAGE)] == ["--entrypoint", "vllm"]
     assert "VLLM_NO_USAGE_STATS" in run
     assert calls(docker, "rm") == [["rm", "--force", name]]
+
+
+def test_before_a_container_starts_its_gpus_are_as_they_were_when_the_study_began(
+    docker: Path, tmp_path: Path
+) -> None:
+    plan = a_plan_of_images(tmp_path)
+    plan = replace(plan, box=replace(plan.box, idle_gib={0: 0.5, 1: 0.5, 2: 0.5, 3: 0.5}))
+    with (
+        pytest.raises(ServerFailed, match="GPU 2: the driver does not know it any more") as failed,
+        open_target(plan, DEFAULT, (2, 3), tmp_path / "0007"),
+    ):
+        pass
+    assert failed.value.kind is FailureKind.GPU_LOST
+    assert not (docker / "calls").exists()
 
 
 def test_the_command_that_is_shown_starts_the_same_image(tmp_path: Path) -> None:
