@@ -95,7 +95,6 @@ def _acceptance(plan: Plan, configuration: Configuration) -> Chances:
 
 
 def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> Serving:
-    folder.mkdir(parents=True, exist_ok=True)
     return Serving(
         engine=engine,
         command=command,
