@@ -34,8 +34,6 @@ PATTERNS = (
     Pattern(r"World size \(\d+\) is larger than the number of", FailureKind.BAD_COMBINATION),
     Pattern(r"^\w*Error: .*(?:must be|is not) divisible by", FailureKind.BAD_COMBINATION),
     Pattern(r"^NotImplementedError|^\w*Error: .*is not supported", FailureKind.BAD_COMBINATION),
-    # Last, for one that is killed because another has failed is not the reason.
-    Pattern(r"Failed core proc\(s\): \{[^}]*: -9\b", FailureKind.KILLED),
 )
 STAGES = (
     Pattern(r"Starting to load model", FailureKind.WEIGHTS_OUT_OF_MEMORY),
