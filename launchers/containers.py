@@ -35,11 +35,12 @@ def docker_for(image: str) -> str:
 def image_id(docker: str, image: str) -> str:
     """What this machine has under the name `image`, pulled if it has nothing. Raises EngineMissing."""
     inspect = (docker, "image", "inspect", "--format", "{{.Id}}", image)
-    seen = subprocess.run(inspect, capture_output=True, text=True, timeout=ASK_TIMEOUT_S, check=False)
-    if seen.returncode == 0:
-        return seen.stdout.strip()
-    _ask((docker, "pull", "--quiet", image), PULL_TIMEOUT_S, f"--image {image}")
-    return _ask(inspect, ASK_TIMEOUT_S, f"--image {image}").strip()
+    what = f"--image {image}"
+    try:
+        return _ask(inspect, ASK_TIMEOUT_S, what).strip()
+    except EngineMissing:
+        _ask((docker, "pull", "--quiet", image), PULL_TIMEOUT_S, what)
+        return _ask(inspect, ASK_TIMEOUT_S, what).strip()
 
 
 def asking(docker: str, image: str, entrypoint: str) -> tuple[str, ...]:
@@ -66,7 +67,8 @@ def supervised(engine: Engine, image: str, model: str, container: Container) -> 
     # Docker splits at commas what is not in quotes of its own.
     devices = ("--gpus", '"device=' + ",".join(map(str, container.gpus)) + '"') if container.gpus else ()
     passed = [word for variable in sorted({*container.variables, *PASSED_ON}) for word in ("--env", variable)]
-    return (*_run((*devices, "--name", container.name), model), *passed, *_started(engine, image))
+    kept = [word for volume in _caches(engine) for word in ("--volume", volume)]
+    return (*_run((*devices, "--name", container.name), model), *kept, *passed, *_started(engine, image))
 
 
 def container_name(study: str, trial: str) -> str:
@@ -90,6 +92,14 @@ def _files(model: str) -> tuple[str, ...]:
         return ("--volume", f"{folder}:{folder}:ro", "--workdir", str(Path.cwd()))
     hub = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
     return ("--volume", f"{hub}:{hub}", "--env", f"HF_HOME={hub}")
+
+
+def _caches(engine: Engine) -> tuple[str, ...]:
+    """Volumes that keep what engines compile (by root, as which their images run) from one server to the next.
+
+    vLLM, FlashInfer and DeepGEMM put it into `.cache`, Triton into `.triton`. `docker volume rm` forgets it.
+    """
+    return tuple(f"goodtune-{engine.name}-{name}:/root/.{name}" for name in ("cache", "triton"))
 
 
 def _started(engine: Engine, image: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The GPU driver, as far as it is asked what a GPU holds and for whom."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +37,22 @@ class GpuState:
     lost: str = ""
 
 
+# Of an idle GPU the driver keeps well below 1 GiB for itself, a desktop a little more.
+IDLE_GIB = 4.0
+
+
+def occupation(used_gib: float, occupants: Sequence[Occupant]) -> str:
+    """Who is on a GPU of whose memory so much is in use, in words that go behind its name; "" if nobody is. Pure.
+
+    Of processes in other containers the driver may tell nothing but their memory.
+    """
+    if occupants:
+        return f"is in use by {', '.join(map(str, occupants))}"
+    if used_gib > IDLE_GIB:
+        return f"has {used_gib:.1f} GiB in use, and the driver names no process (another container's?)"
+    return ""
+
+
 class Driver(Protocol):
     """What is asked of a GPU driver."""
 
@@ -50,7 +66,7 @@ class Nvml:
     def gpus(self) -> list[GpuState]:
         """As `Driver.gpus` says."""
         with _nvml() as answers:
-            return [_state(index) for index in range(pynvml.nvmlDeviceGetCount())] if answers else []
+            return [_state(index) for index in range(_count())] if answers else []
 
 
 @contextmanager
@@ -66,15 +82,30 @@ def _nvml() -> Iterator[bool]:
         pynvml.nvmlShutdown()
 
 
+def _count() -> int:
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return 0
+
+
 def _state(index: int) -> GpuState:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        processes = _processes(handle)
         title = str(pynvml.nvmlDeviceGetName(handle))
     except pynvml.NVMLError as error:
         return GpuState(index, lost=str(error))
     return GpuState(index, title, memory.total / GIB, memory.used / GIB, tuple(map(_occupant, processes)))
+
+
+def _processes(handle: Any) -> list[Any]:
+    """Those that compute on a GPU; none where the driver does not tell, as under WSL or on a virtual GPU."""
+    try:
+        return list(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission):
+        return []
 
 
 def _occupant(process: Any) -> Occupant:

@@ -25,10 +25,13 @@ PROGRESS = re.compile(
 )
 # What a process says on its way out because another one has died: never the reason.
 ECHO = re.compile(
-    r"Engine core initialization failed|See root cause above|EngineDeadError|died unexpectedly|resource_tracker"
+    r"Engine core initialization failed|See root cause above|See stack trace for root cause|EngineDeadError|"
+    r"died unexpectedly|resource_tracker"
 )
 # What it says when another one has gone without a word, and what one says that goes by any signal but SIGKILL.
-WIDOW = re.compile(r"EngineDeadError|died unexpectedly")
+WIDOW = re.compile(
+    r"EngineDeadError|died unexpectedly|WorkerProc initialization failed|Failed core proc\(s\): \{(?:\}|[^}]*: -9\b)"
+)
 CRASH = re.compile(r"Fatal Python error|Segfault encountered|terminate called|core dumped")
 VANISHED = (
     "one of its processes vanished without a word: the kernel's out-of-memory killer (see `dmesg`), or `kill -9`"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -198,9 +199,13 @@ def _recalled(remembered: Path, executable: Path) -> Installed:
 
 
 def _remember(remembered: Path, found: Installed) -> Installed:
-    remembered.parent.mkdir(parents=True, exist_ok=True)
     kept = {"executable": str(found.executable), "version": found.version, "flags": sorted(found.flags)}
-    remembered.write_text(json.dumps(kept))
+    partial = remembered.with_suffix(f".{os.getpid()}.partial")
+    # Where it cannot be kept, it is asked again the next time.
+    with suppress(OSError):
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(kept))
+        partial.replace(remembered)
     return found
 
 

@@ -33,7 +33,7 @@ def install(recipe: Recipe, version: str, folder: Path | None, say: Say) -> Inst
     env = environment(folder or environment_folder(recipe.name))
     engine = ENGINES[recipe.engine]
     executable = env.folder / "bin" / engine.executable
-    if executable.is_file() and (there := installed(engine, executable)).version.startswith(version):
+    if executable.is_file() and _is_of((there := installed(engine, executable)).version, version):
         say(f"{executable}: {recipe.name} {there.version} is there")
         return there
     _check_room(env.folder, ROOM_ON_A_CPU_GIB if recipe.on_cpu else ROOM_GIB)
@@ -70,6 +70,11 @@ def try_out(engine: Engine, executable: Path, *, on_cpu: bool) -> None:
                 _answer(target.endpoint.base_url)
         except ServerFailed as failed:
             raise EngineMissing(f"{executable} does not serve a tiny model: {failed.args[0]}") from failed
+
+
+def _is_of(there: str, wanted: str) -> bool:
+    """Whether a version is the one wanted, or a build or patch of it: 0.32.0+cpu is 0.32.0 and 0.32, not 0.3."""
+    return there == wanted or there.startswith((f"{wanted}.", f"{wanted}+"))
 
 
 def _answer(base_url: str) -> None:

@@ -58,9 +58,7 @@ def _real(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folde
         serving = _serving(engine, plan, command, folder, _cpu_environment(engine, plan))
         return replace(serving, cores=engine_cores(usable_cores()))
     serving = _serving(engine, plan, command, folder, _gpu_environment(gpus))
-    return replace(
-        serving, vacancy=Vacancy({gpu: plan.box.idle_gib[gpu] for gpu in gpus if gpu in plan.box.idle_gib})
-    )
+    return replace(serving, vacancy=_vacancy(plan, gpus))
 
 
 def _in_container(plan: Plan, configuration: Configuration, gpus: tuple[int, ...], folder: Path) -> Serving:
@@ -73,7 +71,8 @@ def _in_container(plan: Plan, configuration: Configuration, gpus: tuple[int, ...
     container = Container(name, seen, variables)
     client = supervised(engine, plan.images[engine.name], plan.model.path, container)
     command = (*client, *engine_command(plan, configuration)[1:])
-    return replace(_serving(engine, plan, command, folder, env), farewell=removal(name))
+    serving = _serving(engine, plan, command, folder, env)
+    return replace(serving, farewell=removal(name), vacancy=_vacancy(plan, gpus))
 
 
 def _simulated(plan: Plan, configuration: Configuration, folder: Path) -> Serving:
@@ -96,7 +95,6 @@ def _acceptance(plan: Plan, configuration: Configuration) -> Chances:
 
 
 def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path, env: Mapping[str, str]) -> Serving:
-    folder.mkdir(parents=True, exist_ok=True)
     return Serving(
         engine=engine,
         command=command,
@@ -109,6 +107,11 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         silence_limit_s=min(SILENCE_LIMIT_S, SILENCE_SHARE * plan.slo.timeout_s),
         send_lag_limit_s=tolerated_send_lag_s(plan.slo.limits.ttft_s),
     )
+
+
+def _vacancy(plan: Plan, gpus: tuple[int, ...]) -> Vacancy:
+    """These GPUs have to be as they were when the study began. On a CPU nothing is known of any."""
+    return Vacancy({gpu: plan.box.idle_gib[gpu] for gpu in gpus if gpu in plan.box.idle_gib})
 
 
 def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, str]:

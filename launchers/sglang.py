@@ -4,7 +4,7 @@ from launchers.cpu import SGLANG_KV_TOKENS, engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
-from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
+from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT, STUCK
 from tuner.errors import FailureKind
 
 PATTERNS = (
@@ -20,6 +20,7 @@ PATTERNS = (
     Pattern(r"[Pp]ort \d+ is (?:already in use|not available)", FailureKind.PORT_IN_USE),
     *MODEL,
     *COMPILING,
+    *STUCK,
     Pattern(r"SGLang only supports sm\d+", FailureKind.UNSUPPORTED_GPU),
     Pattern(r"[Ww]atchdog timeout \(self\.watchdog_timeout", FailureKind.HUNG_UNDER_LOAD),
     Pattern(r"Capture .*graph failed", FailureKind.BAD_COMBINATION),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 import psutil
@@ -23,6 +24,9 @@ from tuner.errors import BoxUnusable, FailureKind, Fault, ServerFailed
 POLL_S = 0.1
 HEALTH_TIMEOUT_S = 5.0
 KILLED_WITHIN_S = 60.0
+# A guardian starts in milliseconds; a machine that swaps takes longer.
+FORKED_WITHIN_S = 60.0
+NO_PROCESS = "no process can be started on this machine (too many of them, or no memory?)"
 # A crash breaks the connections first; until the process is buried this much may pass.
 DEATH_SHOWS_S = 2.0
 # Guardians that could not end their server; they go on trying.
@@ -101,29 +105,31 @@ class Guard:
     """Our end of a guardian process: the order to stop goes down one pipe, news of the server comes up another."""
 
     def __init__(self, launch: Launch) -> None:
-        alive_read, self._alive_fd = os.pipe()
-        self._news_fd, news_write = os.pipe()
-        program = (sys.executable, "-I", "-S", guardian.__file__)
-        cores = ",".join(map(str, launch.cores))
-        farewell = json.dumps(launch.farewell) if launch.farewell else ""
-        arguments = (os.getpid(), alive_read, news_write, launch.stop_grace_s, cores, farewell)
-        self._log, self._farewell = launch.log, launch.farewell
-        with launch.log.open("ab") as log:
+        """Raises ServerFailed where the log cannot be written, BoxUnusable where no process can be started."""
+        self._log, self._farewell, self._news = launch.log, launch.farewell, ""
+        with _opened(launch.log) as log:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                (*program, *map(str, arguments), *launch.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # What a killed server has printed must be in its log already.
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.env},
-                pass_fds=(alive_read, news_write),
-                start_new_session=True,
-            )
-        os.close(alive_read)
-        os.close(news_write)
-        os.set_blocking(self._news_fd, False)
-        self._news = ""
+            alive_read, self._alive_fd = os.pipe()
+            self._news_fd, news_write = os.pipe()
+            os.set_blocking(self._news_fd, False)
+            try:
+                self._process = subprocess.Popen(
+                    _guardian_command(launch, alive_read, news_write),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    # What a killed server has printed must be in its log already.
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **launch.env},
+                    pass_fds=(alive_read, news_write),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                os.close(self._alive_fd)
+                os.close(self._news_fd)
+                raise BoxUnusable(f"{NO_PROCESS}: {error.strerror}") from error
+            finally:
+                os.close(alive_read)
+                os.close(news_write)
 
     @property
     def pid(self) -> int:
@@ -132,12 +138,13 @@ class Guard:
 
     def server_pid(self) -> int:
         """The server's process id, once it has been forked. Raises BoxUnusable if it cannot be."""
-        while "\n" not in self._news and self._process.poll() is None:
+        deadline_s = time.monotonic() + FORKED_WITHIN_S
+        while "\n" not in self._news and self._process.poll() is None and time.monotonic() < deadline_s:
             self.wait(POLL_S)
             self._listen()
         pid = self._said("started")
         if pid is None:
-            raise BoxUnusable("no process can be started on this machine (too many of them, or no memory?)")
+            raise BoxUnusable(NO_PROCESS)
         return pid
 
     def exit_code(self) -> int | None:
@@ -162,7 +169,7 @@ class Guard:
             with self._log.open("ab") as log:
                 log.write(b"\n")
         except OSError as error:
-            return Fault(FailureKind.DISK_FULL, f"{self._log}: cannot be written: {error.strerror}")
+            return _unwritable(self._log, error)
         return classify(exit_code, self.log_tail(), symptoms, otherwise)
 
     def wait(self, timeout_s: float) -> None:
@@ -202,6 +209,27 @@ class Guard:
         """The number behind `word` in what the guardian has said so far."""
         said = dict(line.split() for line in self._news.splitlines())
         return int(said[word]) if word in said else None
+
+
+def _opened(log: Path) -> BinaryIO:
+    """A server's log, to be appended to. A disk that does not take it is the box's fault."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as error:
+        raise ServerFailed(_unwritable(log, error), "no server was started") from error
+
+
+def _unwritable(log: Path, error: OSError) -> Fault:
+    return Fault(FailureKind.DISK_FULL, f"{log}: cannot be written: {error.strerror}")
+
+
+def _guardian_command(launch: Launch, alive_fd: int, news_fd: int) -> tuple[str, ...]:
+    """As `launchers.guardian` explains it."""
+    cores = ",".join(map(str, launch.cores))
+    farewell = json.dumps(launch.farewell) if launch.farewell else ""
+    arguments = (os.getpid(), alive_fd, news_fd, launch.stop_grace_s, cores, farewell)
+    return (sys.executable, "-I", "-S", guardian.__file__, *map(str, arguments), *launch.command)
 
 
 def _await_ready(server: Server) -> None:

@@ -1,8 +1,8 @@
 """Vacancy: before a server starts, everything that an earlier one held is free again, or somebody is named."""
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import psutil
 
@@ -26,28 +26,45 @@ class Vacancy:
 
     def wait(self) -> None:
         """Return when processes and memory of earlier servers are gone. Raises ServerFailed, naming who is not."""
-        deadline_s = time.monotonic() + self.within_s
-        while fault := self._fault():
-            if fault.kind is FailureKind.GPU_LOST or time.monotonic() >= deadline_s:
-                raise ServerFailed(fault, f"no server was started, {self.within_s:g} s behind the one before")
-            time.sleep(POLL_S)
+        fault = self._persisting(self._fault)
+        if fault:
+            raise ServerFailed(fault, "no server was started")
 
     def blamed(self, failed: ServerFailed) -> ServerFailed:
-        """The failure of a server, or of its GPU if that is lost: an engine only says that something broke."""
-        lost = [] if failed.kind.is_box_fault else list(self._lost_gpus())
-        if not lost:
+        """The failure of a server that has ended, or of the box: an engine only says that something broke.
+
+        Its GPU may be lost, or somebody else may have taken the memory that ran out.
+        """
+        if failed.kind.is_box_fault:
             return failed
-        return ServerFailed(Fault(FailureKind.GPU_LOST, lost[0], failed.fault.evidence), failed.message, failed.log)
+        fault = self._persisting(self._taken_gpu) if failed.kind.is_of_memory else self._lost_gpu()
+        if fault is None:
+            return failed
+        return ServerFailed(replace(fault, before=failed.fault.evidence), failed.message, failed.log)
+
+    def _persisting(self, look: Callable[[], Fault | None]) -> Fault | None:
+        """What `look` still finds when the time is over; None as soon as it finds nothing. A lost GPU stays lost."""
+        deadline_s = time.monotonic() + self.within_s
+        while fault := look():
+            if fault.kind is FailureKind.GPU_LOST or time.monotonic() >= deadline_s:
+                return fault
+            time.sleep(POLL_S)
+        return None
 
     def _fault(self) -> Fault | None:
         left = remains()
         if left:
-            return Fault(FailureKind.NOT_GONE, f"of an earlier server there is still {'; '.join(left)}")
-        lost = list(self._lost_gpus())
-        if lost:
-            return Fault(FailureKind.GPU_LOST, lost[0])
+            still = f"of an earlier server there is still {'; '.join(left)}, {self.within_s:g} s behind its end"
+            return Fault(FailureKind.NOT_GONE, still)
+        return self._taken_gpu()
+
+    def _taken_gpu(self) -> Fault | None:
         taken = [text for state in self._gpus() for text in self._taken(state)]
-        return Fault(FailureKind.GPU_IN_USE, "; ".join(taken)) if taken else None
+        return self._lost_gpu() or (Fault(FailureKind.GPU_IN_USE, "; ".join(taken)) if taken else None)
+
+    def _lost_gpu(self) -> Fault | None:
+        lost = next(self._lost_gpus(), None)
+        return Fault(FailureKind.GPU_LOST, lost) if lost else None
 
     def _gpus(self) -> list[GpuState]:
         return [state for state in self.driver.gpus() if state.index in self.idle_gib] if self.idle_gib else []

@@ -4,7 +4,7 @@ from launchers.cpu import VLLM_KV_BYTES, engine_threads, usable_cores
 from launchers.engine import Engine, EngineMetrics, Metric
 from launchers.facts import OFF_ON, ON_OFF, Fact, FactSheet
 from launchers.faults import Pattern, Symptoms
-from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT
+from launchers.stackfaults import BROKEN_BOX, COMPILING, FLAGS, MEMORY, MODEL, PORT, STUCK
 from tuner.errors import FailureKind
 
 PATTERNS = (
@@ -20,6 +20,8 @@ PATTERNS = (
     *PORT,
     *MODEL,
     *COMPILING,
+    *STUCK,
+    Pattern(r"Invalid repository ID or local directory specified", FailureKind.MODEL_MISSING),
     Pattern(r"Failed to infer device type", FailureKind.UNSUPPORTED_GPU),
     Pattern(r"Timed out waiting for engine core processes to start", FailureKind.START_TIMEOUT),
     Pattern(r"^TimeoutError: RPC call to \w+ timed out", FailureKind.HUNG_UNDER_LOAD),

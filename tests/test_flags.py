@@ -147,6 +147,14 @@ def test_help_is_asked_once_and_again_after_an_upgrade(tmp_path):
     assert installed(VLLM, executable).flags == KNOWN | {"--new"}
 
 
+def test_where_nothing_can_be_remembered_help_is_asked_each_time(tmp_path, monkeypatch):
+    (tmp_path / "no-folder").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-folder"))
+    executable = an_engine_that_says(tmp_path, f"print({HELP!r})")
+    assert installed(VLLM, executable).flags == KNOWN
+    assert installed(VLLM, executable).flags == KNOWN
+
+
 @pytest.mark.parametrize(
     ("code", "complaint"),
     [

@@ -72,6 +72,14 @@ def test_a_gpu_that_somebody_computes_on_is_refused_with_his_process() -> None:
         real_box([BUSY], None)
 
 
+def test_a_gpu_whose_memory_is_taken_by_somebody_the_driver_does_not_name_is_refused_too() -> None:
+    hidden = Device(0, "NVIDIA H100 80GB HBM3", 79.6, 60.0)
+    with pytest.raises(BoxUnusable, match=r"GPU 0 has 60.0 GiB in use, and the driver names no process"):
+        real_box([hidden], None)
+    assert real_box([hidden, *BOX[1:3]], "2").gpus == (1, 2)
+    assert real_box([Device(0, "NVIDIA H100 80GB HBM3", 79.6, 1.1)], None).idle_gib == {0: 1.1}
+
+
 def test_of_a_number_of_gpus_those_are_taken_that_nobody_uses() -> None:
     box = real_box([BUSY, *BOX[1:3]], "2")
     assert (box.gpus, box.idle_gib) == ((1, 2), {1: 0.0, 2: 0.0})

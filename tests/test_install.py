@@ -66,6 +66,8 @@ def test_what_is_there_is_not_installed_again_but_another_version_is(journal: Pa
     install(recipe, "0.5.22", None, said.append)
     assert journal.read_text() == before
     assert "sglang 0.5.22 is there" in said[0]
+    install(recipe, "0.5.2", None, said.append)
+    assert "installing sglang 0.5.2 " in said[1]
 
 
 def test_vllm_for_a_cpu_takes_its_torch_first_and_leaves_out_what_needs_cuda(journal: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def test_a_pause_says_what_happened_what_the_log_says_what_to_mend_and_how_to_go
         "  loading weights\n"
         "  CUDA error: ECC\n"
         "server log: t1/server.log\n"
-        "look at `dmesg` and `nvidia-smi`, reset the GPU or restart the machine; "
-        "nothing is lost, go on with --resume --out results/study"
+        "look at `dmesg` and `nvidia-smi`, reset the GPU or restart the machine; behind NVSwitch, the fabric manager "
+        "has to run; nothing is lost, go on with --resume --out results/study"
     )
 
 
@@ -56,11 +56,18 @@ def failures(*kinds: FailureKind | None) -> list[Outcome]:
 EXITED, GPU = FailureKind.EXITED_AT_START, FailureKind.UNSUPPORTED_GPU
 
 
-def test_a_study_pauses_where_no_server_of_several_could_be_measured() -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param((EXITED, GPU, EXITED, GPU), id="none starts"),
+        pytest.param((FailureKind.KILLED,) * 4, id="two configurations, each killed twice"),
+    ],
+)
+def test_a_study_pauses_where_no_server_of_several_could_be_measured(kinds: tuple[FailureKind, ...]) -> None:
     with pytest.raises(
         StudyPaused, match="none of 4 servers could be measured, the last because: the server did not"
     ):
-        check_something_starts(failures(EXITED, GPU, EXITED, GPU), FOLDER)
+        check_something_starts(failures(*kinds), FOLDER)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from launchers.open import open_target
 from launchers.served import ServedTarget
 from tests.builders import a_plan
-from tests.real_engines import WORKER, processes_of, real_engines, some_requests
+from tests.real_engines import WORKER, processes_of, real_engines, some_requests, without_sglang
 from tests.test_supervisor import are_gone
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
@@ -81,29 +81,18 @@ def test_what_keeps_a_real_engine_from_starting_is_called_by_its_name(engine: st
 
 
 @contextmanager
-def a_thief_of_its_port() -> Iterator[None]:
-    """Somebody listens where the engine is to listen, as soon as that has been started."""
+def striking(strike: Callable[[psutil.Process], bool]) -> Iterator[None]:
+    """Tries `strike` on every process that is started inside the block, until it says that it has struck."""
     over = threading.Event()
 
-    def steal() -> None:
+    def watch() -> None:
         while not over.wait(0.05):
             for child in psutil.Process().children(recursive=True):
-                try:
-                    words = child.cmdline()
-                except psutil.Error:
-                    continue
-                if "--port" in words:
-                    listen(int(words[words.index("--port") + 1]))
-                    return
+                with suppress(psutil.Error):
+                    if strike(child):
+                        return
 
-    def listen(port: int) -> None:
-        with socket.socket() as thief:
-            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            thief.bind(("127.0.0.1", port))
-            thief.listen()
-            over.wait(PATIENCE_S)
-
-    thread = threading.Thread(target=steal)
+    thread = threading.Thread(target=watch)
     thread.start()
     try:
         yield
@@ -114,10 +103,40 @@ def a_thief_of_its_port() -> Iterator[None]:
 
 # Not SGLang: it asks itself for two minutes whether it is there before it ends, which is dear here.
 def test_a_port_that_is_stolen_while_a_real_engine_starts_is_the_boxs_fault(tmp_path: Path) -> None:
-    with a_thief_of_its_port(), pytest.raises(ServerFailed) as failed, open_faulty("vllm", tmp_path):
-        pass
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def steal(process: psutil.Process) -> bool:
+            words = process.cmdline()
+            if "--port" not in words:
+                return False
+            thief.bind(("127.0.0.1", int(words[words.index("--port") + 1])))
+            thief.listen()
+            return True
+
+        with striking(steal), pytest.raises(ServerFailed) as failed, open_faulty("vllm", tmp_path):
+            pass
     print(f"port stolen: {failed.value.kind}: {failed.value.fault.evidence}")
     assert failed.value.kind is FailureKind.PORT_IN_USE
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [("vllm", "EngineCore"), ("vllm", "Worker"), pytest.param("sglang", "scheduler", marks=without_sglang)],
+)
+def test_a_process_of_a_real_engine_that_is_killed_while_it_starts_is_the_boxs_fault(
+    engine: str, name: str, tmp_path: Path
+) -> None:
+    def kill(process: psutil.Process) -> bool:
+        if name not in process.name():
+            return False
+        process.kill()
+        return True
+
+    with striking(kill), pytest.raises(ServerFailed) as failed, open_faulty(engine, tmp_path):
+        pass
+    print(f"{engine}: {name} killed: {failed.value.kind}: {failed.value.fault}")
+    assert failed.value.kind is FailureKind.KILLED
 
 
 @real_engines

@@ -180,6 +180,24 @@ def test_a_threshold_for_long_prompts_that_the_budget_never_reaches_is_off() -> 
     assert repaired(chosen | {"token_budget": 8192}, vllm())["long_prefill_token_threshold"] == "4096"
 
 
+@pytest.mark.parametrize(("longest", "threshold"), [(2048, "off"), (4095, "off"), (4096, "4096")])
+def test_a_threshold_for_long_prompts_beyond_the_longest_request_is_off_for_vllm_refuses_it(
+    longest: int, threshold: str
+) -> None:
+    chosen: dict[str, KnobValue] = {"token_budget": 8192, "long_prefill_token_threshold": "4096"}
+    found = vllm(replace(circumstances(), longest=longest))
+    assert repaired(chosen, found)["long_prefill_token_threshold"] == threshold
+
+
+def test_sglang_guesses_in_a_row_and_not_in_a_pipeline() -> None:
+    engine = load(EngineSpec, "sglang")
+    found = space(engine, {"pp": "1,2"}, circumstances())
+    guessing: dict[str, KnobValue] = {"pp": 1, "speculation": "ngram-3"}
+    assert configuration(found, guessing).knobs["speculation"] == "ngram-3"
+    assert "speculation" not in configuration(found, guessing | {"pp": 2}).knobs
+    assert "--speculative-ngram-max-bfs-breadth 1" in " ".join((engine.knobs["speculation"].choices or {})["ngram-3"])
+
+
 def sharded(**asked: str) -> Space:
     """Qwen3-32B on a box of H100s: 61 GiB of weights."""
     return vllm(circumstances("qwen3-32b", simulated=False), **asked)

@@ -15,7 +15,7 @@ import pytest
 from launchers.faults import Pattern, Symptoms
 from launchers.ports import reserved_port
 from launchers.supervisor import Launch, Server, running
-from tuner.errors import FailureKind, ServerFailed
+from tuner.errors import BoxUnusable, FailureKind, ServerFailed
 
 FAKES = Path(__file__).parent / "fakes"
 PATIENCE_S = 30.0
@@ -125,6 +125,25 @@ def test_a_command_that_does_not_exist_is_a_failed_server(tmp_path):
         running(a_launch(tmp_path, "healthy", command=("/nowhere/vllm",))),
     ):
         pass
+
+
+def test_a_log_that_cannot_be_written_is_the_boxs_fault(tmp_path):
+    (tmp_path / "full").touch()
+    log = tmp_path / "full" / "0001" / "server.log"
+    with pytest.raises(ServerFailed) as failed, running(a_launch(tmp_path, "healthy", log=log)):
+        pass
+    assert failed.value.kind is FailureKind.DISK_FULL
+    assert failed.value.fault.evidence == f"{log}: cannot be written: Not a directory"
+
+
+def test_a_machine_that_starts_no_process_is_told_and_no_descriptor_is_left(tmp_path):
+    before = psutil.Process().num_fds()
+    with (
+        pytest.raises(BoxUnusable, match="no process can be started on this machine"),
+        running(a_launch(tmp_path, "healthy", env={"TOO_LONG": "x" * 10_000_000})),
+    ):
+        pass
+    assert psutil.Process().num_fds() == before
 
 
 def test_a_server_that_dies_under_load_says_why(tmp_path):

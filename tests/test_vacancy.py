@@ -81,6 +81,19 @@ def test_a_server_that_dies_with_its_gpu_is_not_to_blame() -> None:
     assert Vacancy(IDLE, Answers(two(gpu(1)))).blamed(died) is died
 
 
+def test_a_server_whose_memory_somebody_else_has_taken_is_not_to_blame() -> None:
+    short = ServerFailed(Fault(FailureKind.WEIGHTS_OUT_OF_MEMORY, "CUDA out of memory"), "the server did not start")
+    taken = gpu(1, 70.0, occupants=(Occupant(7, "python", 69.5),))
+    blamed = Vacancy(IDLE, Answers(two(taken)), within_s=0.0).blamed(short)
+    assert blamed.fault == Fault(
+        FailureKind.GPU_IN_USE, "GPU 1 is in use by python (pid 7, 69.5 GiB)", "CUDA out of memory"
+    )
+    # It may take a moment until the driver has noticed that the server itself is gone.
+    assert Vacancy(IDLE, Answers(two(taken), two(gpu(1)))).blamed(short) is short
+    died = ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD, "KeyError: 'x'"), "the server died")
+    assert Vacancy(IDLE, Answers(two(taken)), within_s=0.0).blamed(died) is died
+
+
 def test_a_server_that_could_not_be_ended_is_named_with_its_memory(tmp_path: Path) -> None:
     guard = Guard(a_launch(tmp_path, "stubborn"))
     pid = guard.server_pid()
@@ -104,14 +117,26 @@ def test_a_server_that_is_meant_to_be_there_is_no_remains(tmp_path: Path) -> Non
         Vacancy(within_s=0.0).wait()
 
 
-def test_the_driver_is_asked_for_memory_processes_and_gpus_that_are_lost(tmp_path: Path) -> None:
-    (tmp_path / "nvml.json").write_text(
-        json.dumps([{"used_gib": 2, "processes": [[os.getpid(), 1.5]]}, {"lost": True}])
-    )
+def asked_of_nvml(tmp_path: Path, box: object) -> list[str]:
+    """The GPUs that NVML shows, a line each."""
+    (tmp_path / "nvml.json").write_text(json.dumps(box))
     code = "from launchers.driver import Nvml; print(*Nvml().gpus(), sep='\\n')"
     path = f"{ROOT / 'tests' / 'fakes' / 'gpu_box'}:{ROOT}"
     environment = os.environ | {"PYTHONPATH": path, "FAKE_NVML": str(tmp_path / "nvml.json")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_driver_is_asked_for_memory_processes_and_gpus_that_are_lost(tmp_path: Path) -> None:
+    first, second = asked_of_nvml(tmp_path, [{"used_gib": 2, "processes": [[os.getpid(), 1.5]]}, {"lost": True}])
     assert f"used_gib=2.0, occupants=(Occupant(pid={os.getpid()}, name=" in first and "memory_gib=1.5" in first
     assert "lost='GPU is lost'" in second
+
+
+def test_a_gpu_is_not_lost_whose_driver_does_not_tell_who_computes_on_it(tmp_path: Path) -> None:
+    (only,) = asked_of_nvml(tmp_path, [{"used_gib": 2, "processes": None}])
+    assert "used_gib=2.0, occupants=(), lost=''" in only
+
+
+def test_of_a_driver_that_answers_nothing_no_gpu_is_known(tmp_path: Path) -> None:
+    assert asked_of_nvml(tmp_path, "broken") == [""]

@@ -50,9 +50,11 @@ def cover_context(chosen: Chosen, allowed: Allowed, bounds: Bounds) -> None:
 
 
 def drop_idle_threshold(chosen: Chosen, allowed: Allowed, bounds: Bounds) -> None:
-    """A threshold for long prompts that the token budget never reaches does nothing: off says the same."""
+    """A threshold for long prompts that the token budget never reaches does nothing, and vLLM refuses one beyond the
+    longest request: off says the same."""
     threshold, budget = str(chosen.get("long_prefill_token_threshold", "off")), chosen.get("token_budget")
-    idle = threshold.isdigit() and isinstance(budget, int) and int(threshold) >= budget
+    bound = min(budget, bounds.context + 1) if isinstance(budget, int) else bounds.context + 1
+    idle = threshold.isdigit() and int(threshold) >= bound
     if idle and "off" in allowed["long_prefill_token_threshold"]:
         chosen["long_prefill_token_threshold"] = "off"
 

@@ -80,6 +80,11 @@ class FailureKind(StrEnum):
         """Whether the machine is to blame, not the configuration."""
         return self in BOX_FAULTS
 
+    @property
+    def is_of_memory(self) -> bool:
+        """Whether memory ran out, in whatever part of a server's life."""
+        return self in MEMORY_FAULTS
+
 
 BOX_FAULTS = frozenset(
     {
@@ -91,6 +96,14 @@ BOX_FAULTS = frozenset(
         FailureKind.DISK_FULL,
         FailureKind.KILLED,
         FailureKind.NOT_GONE,
+    }
+)
+MEMORY_FAULTS = frozenset(
+    {
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.WEIGHTS_OUT_OF_MEMORY,
+        FailureKind.KV_OUT_OF_MEMORY,
+        FailureKind.GRAPHS_OUT_OF_MEMORY,
     }
 )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launchers.driver import Driver, GpuState, Nvml, Occupant
+from launchers.driver import Driver, GpuState, Nvml, Occupant, occupation
 from tuner.config.catalog import load, names
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Simulation
@@ -23,6 +23,11 @@ class Device:
     memory_gib: float
     used_gib: float = 0.0
     occupants: tuple[Occupant, ...] = ()
+
+    @property
+    def occupation(self) -> str:
+        """Who is on it, in words (`is in use by python (pid 7)`); "" if nobody is."""
+        return occupation(self.used_gib, self.occupants)
 
 
 def devices(driver: Driver | None = None) -> list[Device]:
@@ -63,7 +68,7 @@ def real_box(found: list[Device], gpus: str | None) -> Box:
     by_number = {device.index: device for device in found}
     wanted = gpus or str(len(found))
     asked = chosen_gpus(wanted)
-    free = [device.index for device in found if not device.occupants]
+    free = [device.index for device in found if not device.occupation]
     chosen = tuple([*free, *by_number.keys() - set(free)])[: len(asked)] if wanted.isdigit() else asked
     if len(chosen) < len(asked) or not set(chosen) <= set(by_number):
         raise ConfigError(f"--gpus {wanted}: this process has {', '.join(map(str, by_number))}")
@@ -104,9 +109,9 @@ def _listed(text: str) -> list[int]:
 
 
 def _refuse_occupied(chosen: Sequence[Device], free: int) -> None:
-    taken = [device for device in chosen if device.occupants]
+    taken = [device for device in chosen if device.occupation]
     if taken:
-        by_whom = "; ".join(f"GPU {one.index} is in use by {', '.join(map(str, one.occupants))}" for one in taken)
+        by_whom = "; ".join(f"GPU {one.index} {one.occupation}" for one in taken)
         instead = f", or leave it with --gpus {free}" if free else ""
         raise BoxUnusable(f"{by_whom}; wait for the end of that{instead}, or simulate with --simulate virtual")
 

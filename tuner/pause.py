@@ -17,12 +17,14 @@ MAY_BE_THE_BOX = {
     FailureKind.UNSUPPORTED_GPU,
     FailureKind.COMPILE_FAILED,
     FailureKind.BAD_ANSWERS,
+    FailureKind.KILLED,
 }
 
 ADVICE: dict[str, str] = {
-    FailureKind.MODEL_MISSING: "download the model, or give its folder with --model",
+    FailureKind.MODEL_MISSING: "download the model (a gated one needs HF_TOKEN), or give its folder with --model",
     FailureKind.PORT_IN_USE: "stop what listens there, or give another --port",
-    FailureKind.GPU_LOST: "look at `dmesg` and `nvidia-smi`, reset the GPU or restart the machine",
+    FailureKind.GPU_LOST: "look at `dmesg` and `nvidia-smi`, reset the GPU or restart the machine; behind NVSwitch, "
+    "the fabric manager has to run",
     FailureKind.GPU_IN_USE: "see `nvidia-smi`; wait for the end of what uses the GPU, or stop it",
     FailureKind.NO_COMPILER: "install a C compiler and Python's headers, for CUDA kernels also nvcc and ninja",
     FailureKind.DISK_FULL: "make room on the disk that the log names (caches, /tmp, /dev/shm)",

@@ -172,7 +172,7 @@ def _speculation(rest: list[str]) -> tuple[dict[str, KnobValue], list[str]]:
     parser.add_argument("--speculative-config", type=json.loads)
     parser.add_argument("--speculative-algorithm")
     parser.add_argument("--speculative-num-draft-tokens", type=int)
-    for flag in ("draft-model-path", "num-steps", "eagle-topk"):
+    for flag in ("draft-model-path", "num-steps", "eagle-topk", "ngram-max-bfs-breadth"):
         parser.add_argument(f"--speculative-{flag}")
     known, rest = parser.parse_known_args(rest)
     if known.speculative_config:

@@ -62,7 +62,8 @@ def main() -> None:
         say(STAGES[fault.kind][asked.configuration.engine])
         _die(out_of_memory(load(Gpu, asked.gpu)))
     if fault.kind == "exit-at-start":
-        _die("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
+        process = "Failed core proc(s): {'EngineCore': 1}"
+        _die(f"RuntimeError: Engine core initialization failed. See root cause above. {process}")
     uvloop.run(_serve(asked, copies, fault))
 
 

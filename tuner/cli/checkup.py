@@ -64,9 +64,8 @@ def about_gpu(device: Device) -> Iterator[Finding]:
         yield Finding("good", f"GPU {device.index}: {device.title}, {device.memory_gib:.0f} GiB, tuned as {gpu.name}")
     except UserError as unknown:
         yield Finding("bad", f"GPU {device.index}: {unknown}")
-    if device.occupants:
-        by_whom = ", ".join(map(str, device.occupants))
-        yield Finding("bad", f"GPU {device.index} is in use by {by_whom}: wait for it, or choose others with --gpus")
+    if device.occupation:
+        yield Finding("bad", f"GPU {device.index} {device.occupation}: wait for it, or choose others with --gpus")
 
 
 def about_engine(name: str, engine: Engine, paths: dict[str, str]) -> Iterator[Finding]:

@@ -163,8 +163,9 @@ class EngineSpec(Strict):
 
     `constraints` name arithmetic between knobs that the engine demands: `token-budget-covers-batch` (a token budget
     below the batch size is refused), `token-budget-covers-context` (so is, without chunked prefill, one below the
-    longest request), `long-prefill-below-budget` (above it, the threshold says nothing), `weights-fit` (into the
-    share of GPU memory that the server may take). `hardware`: whether somebody has run it, or read about it.
+    longest request), `long-prefill-below-budget` (above it, the threshold says nothing; above the longest request it
+    is refused), `weights-fit` (into the share of GPU memory that the server may take). `hardware`: whether somebody
+    has run it, or read about it.
     """
 
     name: str = ""

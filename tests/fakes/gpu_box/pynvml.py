@@ -1,6 +1,7 @@
 """NVML on a box that the file `$FAKE_NVML` describes, anew at each question: whoever writes it plays the driver.
 
-It is a list of GPUs, each `{"used_gib": 1, "processes": [[pid, gib]]}` or `{"lost": true}`.
+It is a list of GPUs, each `{"used_gib": 1, "processes": [[pid, gib]]}` (null: it does not tell) or `{"lost": true}`;
+the word "broken" is a driver that answers nothing.
 """
 
 import json
@@ -13,6 +14,14 @@ TOTAL_GIB = 79.6
 
 
 class NVMLError(Exception):
+    pass
+
+
+class NVMLError_NotSupported(NVMLError):
+    pass
+
+
+class NVMLError_NoPermission(NVMLError):
     pass
 
 
@@ -30,7 +39,10 @@ def _gpus() -> list[dict]:
 
 
 def nvmlDeviceGetCount() -> int:
-    return len(_gpus())
+    gpus = _gpus()
+    if gpus == "broken":
+        raise NVMLError("Unknown Error")
+    return len(gpus)
 
 
 def nvmlDeviceGetHandleByIndex(index: int) -> dict:
@@ -45,7 +57,10 @@ def nvmlDeviceGetMemoryInfo(gpu: dict) -> SimpleNamespace:
 
 
 def nvmlDeviceGetComputeRunningProcesses(gpu: dict) -> list[SimpleNamespace]:
-    return [SimpleNamespace(pid=pid, usedGpuMemory=gib * GIB) for pid, gib in gpu.get("processes", [])]
+    processes = gpu.get("processes", [])
+    if processes is None:
+        raise NVMLError_NotSupported("Not Supported")
+    return [SimpleNamespace(pid=pid, usedGpuMemory=gib * GIB) for pid, gib in processes]
 
 
 def nvmlDeviceGetName(gpu: dict) -> str:
