@@ -93,7 +93,9 @@ def fitted(spec: EngineSpec, engine: Installed) -> tuple[EngineSpec, tuple[str, 
         if lacking:
             what = f"some choices of {name} are" if usable else f"{name} is"
             notes.append(f"{what} left out: {spec.title} {engine.version} has no {', '.join(lacking)}")
-    return spec.model_copy(update={"knobs": knobs}), tuple(notes)
+    kept = spec.keeping(knobs)
+    notes += [f"{name} is left out: what it goes with is" for name in knobs if name not in kept.knobs]
+    return kept, tuple(notes)
 
 
 def usable_part(knob: Knob, known: frozenset[str]) -> tuple[Knob | None, tuple[str, ...]]:

@@ -117,6 +117,17 @@ def test_a_search_space_is_fitted_to_the_installed_engine_with_a_note_for_what_i
     assert notes == ("swap is left out: vLLM 0.32 has no --swap-space",)
 
 
+def test_a_condition_on_a_knob_that_is_dropped_is_judged_by_what_the_engine_does_without_it():
+    """Not even the default configuration could be made of such a space: no value of `swap` is known."""
+    swap = Knob(why=WHY, choices={"off": [], "on": ["--swap-space"]}, default="off")
+    beside_swap = Knob(why=WHY, flag="--max-num-seqs", range=(1, 8), default=1, when={"swap": ["on"]})
+    without_swap = Knob(why=WHY, flag="--api-server-count", range=(1, 8), default=1, when={"swap": ["off"]})
+    knobs = {"swap": swap, "beside": beside_swap, "without": without_swap}
+    spec, notes = fitted(an_engine(knobs=knobs), Installed(Path("vllm"), "0.32", KNOWN))
+    assert list(spec.knobs) == ["without"] and spec.knobs["without"].when == {}
+    assert notes == ("swap is left out: vLLM 0.32 has no --swap-space", "beside is left out: what it goes with is")
+
+
 def test_a_knob_of_other_versions_is_dropped_even_where_its_flag_is_there():
     """An engine may take a flag for years before it takes the value."""
     knob = Knob(why=WHY, choices={"off": [], "on": ["--enable-prefix-caching"]}, default="off", since="0.40")

@@ -146,7 +146,7 @@ def with_effect(spec: EngineSpec, asked: Collection[str]) -> tuple[EngineSpec, t
     idle = {name for name in spec.knobs if not has_effect(spec, name) and name not in asked}
     kept = {name: knob for name, knob in spec.knobs.items() if name not in idle}
     searched = tuple(name for name in spec.knobs if name in idle and not spec.knobs[name].only_if_asked)
-    return spec.model_copy(update={"knobs": kept}), searched
+    return spec.keeping(kept), searched
 
 
 def _defaults(engine: str, gpu: Gpu) -> dict[str, KnobValue]:

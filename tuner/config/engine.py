@@ -1,6 +1,7 @@
 """Engine: its knobs as data. A knob says its flag, range or choices, default, condition, and why it matters."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -175,6 +176,19 @@ class EngineSpec(Strict):
     hardware: Literal["run", "not-run"] = "run"
     constraints: list[Constraint] = []
     knobs: dict[str, Knob]
+
+    def keeping(self, knobs: Mapping[str, Knob]) -> "EngineSpec":
+        """This engine with no other knobs than `knobs`, which are some of its own, in its order.
+
+        A condition on one that is gone is judged by that one's default; what it rules out is gone too.
+        """
+        kept: dict[str, Knob] = {}
+        for name, knob in knobs.items():
+            gone = [other for other in knob.when if other not in kept]
+            if all(case.value in knob.when[other] for other in gone for case in self.knobs[other].default):
+                left = {other: values for other, values in knob.when.items() if other in kept}
+                kept[name] = knob.model_copy(update={"when": left})
+        return self.model_copy(update={"knobs": kept})
 
     @model_validator(mode="after")
     def _conditions_are_about_knobs_above(self) -> "EngineSpec":
