@@ -216,7 +216,7 @@ def test_a_limit_is_marked_by_what_is_deployed():
         pytest.param({}, {}, ("7.90", "7.90", "queue stays short"), id="both"),
         pytest.param({"capacity_rps_per_gpu": 0.0}, {"capacity_by": "ttft"}, ("—", "7.90", "TTFT stays short"),
                      id="a default that kept up with no rate, and no queue times"),
-        pytest.param({"capacity_rps_per_gpu": None}, {"capacity_rps_per_gpu": None}, None, id="closed loops have none"),
+        pytest.param({"capacity_rps_per_gpu": None}, {"capacity_rps_per_gpu": None}, None, id="users"),
     ],
 )  # fmt: skip
 def test_what_a_server_keeps_up_with_stands_in_the_table_of_its_goodput(default, best, shown):
