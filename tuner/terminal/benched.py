@@ -36,7 +36,8 @@ def probe_line(probe: Recorded) -> str:
 def progress_line(score: Score, done_frac: float) -> str:
     """A probe under way."""
     seen = f", {share(score.attainment)} of {score.counted:,} in SLO so far" if score.counted else ""
-    return f"{load_text(score.load)}: {100 * done_frac:.0f} % of the window{seen}"
+    where = "one at a time" if score.load == ClosedLoop(1) else load_text(score.load)
+    return f"{where}: {100 * done_frac:.0f} % of the window{seen}"
 
 
 def idle_line(score: Score) -> str:
