@@ -70,8 +70,10 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
     ended = {outcome.state for outcome in outcomes if outcome.configuration.is_default}
     sure = _sure(challenger)
     if default is not None and default.may_hold:
-        doubt = f"at its lowest load, {default.level:g}, fresh seeds cannot tell whether the default holds the SLO"
-        why = f"{doubt}; this configuration holds it at {challenger.level:.3g}"
+        doubt = (
+            f"at its lowest load, {default.level:g} req/s, fresh seeds cannot tell whether the default holds the SLO"
+        )
+        why = f"{doubt}; this configuration serves {challenger.mean:.3g} req/s per GPU inside it"
         is_far = challenger.ci95 is not None and challenger.ci95[0] > FAR_BETTER * default.level
         sure = sure if is_far else "medium"
     elif default is not None:
