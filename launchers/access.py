@@ -56,6 +56,10 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         if parts.scheme == "http" and parts.hostname and parts.port != 0:
             return parts
+        if parts.scheme == "https":
+            raise ConfigError(
+                f"--url {_shown(url)}: TLS is not supported; write http://HOST:PORT of the server itself"
+            )
     raise ConfigError(f"--url {_shown(url)}: write http://HOST:PORT, for instance http://127.0.0.1:8000")
 
 

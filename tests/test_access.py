@@ -47,7 +47,9 @@ def test_a_password_is_taken_as_it_was_before_it_was_escaped_for_the_address() -
 @pytest.mark.parametrize(
     ("url", "option", "message"),
     [
-        pytest.param(f"https://me:{SECRET}@host", None, "write http://HOST:PORT", id="not http"),
+        pytest.param(
+            f"https://me:{SECRET}@host", None, "TLS is not supported; write http://HOST:PORT", id="not http"
+        ),
         pytest.param(f"me:{SECRET}@host:8000", None, "write http://HOST:PORT", id="no scheme"),
         pytest.param(f"http://me:{SECRET}@host:8000", None, "write http://HOST:PORT", id="a slash not escaped"),
         pytest.param("http://host:port", None, "write http://HOST:PORT", id="a port that is none"),

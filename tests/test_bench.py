@@ -18,6 +18,7 @@ import pytest
 
 from launchers.access import Access, access_of
 from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, RemoteTarget, describe, open_remote
+from tests.builders import a_score
 from tests.fakes import openai_server as fake
 from tests.processes import marked, until
 from tests.replays import PLAIN, journal, requests_for
@@ -36,7 +37,7 @@ from tuner.requests import Message, Segment
 from tuner.score import Score
 from tuner.space import spaces_of
 from tuner.target import ClosedLoop, OpenLoop, Window
-from tuner.terminal.benched import benched_text
+from tuner.terminal.benched import benched_text, idle_line, progress_line
 from tuner.trial import TrialOrder, open_for, run_trial
 from tuner.workload.chats import chat_segments
 
@@ -78,6 +79,23 @@ def test_the_load_search_gives_what_a_trial_on_the_same_server_gives(plan: Plan)
     assert found.outcome.value_rps_per_gpu == trial.value_rps_per_gpu
     assert (found.outcome.best, found.outcome.capacity_rps) == (trial.best, trial.capacity_rps)
     assert found.outcome.probes == trial.probes
+
+
+def test_a_searched_goodput_says_that_it_is_not_confirmed_and_how_to_confirm_it(plan: Plan) -> None:
+    order = Bench(plan.workload, plan.slo, seed=3)
+    with open_for(an_order(plan)) as target:
+        found = bench(order, target, "vllm", lambda probe: None)
+    assert found.outcome.best is not None and isinstance(found.outcome.best.load, OpenLoop)
+    told = benched_text(found, order)
+    assert f"one search, unconfirmed; to confirm: --rate {found.outcome.best.load.rate_rps:.3g} --seed 4" in told
+    assert "unconfirmed" not in benched_text(found, replace(order, load=found.outcome.best.load))
+    assert max(len(line) for line in told.splitlines() if "--rate" in line) <= 80
+
+
+def test_a_probe_under_way_says_how_far_it_is() -> None:
+    assert progress_line(a_score(8.0, 0.995), 0.25).startswith("8.00 req/s: 25 % of the window, 99.50 % of ")
+    idle = replace(a_score(8.0, 0.5), load=ClosedLoop(1), counted=6)
+    assert idle_line(idle) == "one at a time: 6 of 12 requests, 50.0 % in SLO so far"
 
 
 def test_figures_are_for_each_gpu_that_the_server_is_said_to_have(plan: Plan) -> None:
@@ -393,8 +411,10 @@ def test_users_are_printed_for_people(
     server: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tune([*command, "--users", "2"], monkeypatch) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"qwen-7b at {server} · quick SLO · workload 128x8\n")
+    shown = capsys.readouterr()
+    out = shown.out
+    heading = f"qwen-7b at {server} · quick SLO · workload 128x8\n"
+    assert out.startswith(heading) and heading not in shown.err, "a terminal shows both: once is enough"
     for words in (
         "goodput ",
         "at a load of        2 users",

@@ -1,6 +1,7 @@
 """The command line: one clear message for each mistake, instant help, and a contract on stdout."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -179,6 +180,42 @@ def test_list_shows_every_name(
     expected = {"models": "qwen-7b", "slos": "chat", "workloads": "rag", "engines": "sglang", "knobs": "token_budget",
                 "gpus": "h100"}  # fmt: skip
     assert expected[kind] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["engines", "knobs"])
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_the_default_engine_is_listed_first(
+    kind: str, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert tune(["list", kind], monkeypatch) == 0
+    shown = [line.split()[0].partition(".")[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert shown.index("vllm") < min(shown.index("sglang"), shown.index("tgi"))
+
+
+LISTED = pytest.mark.parametrize(
+    "words", [["list", "knobs"], ["list", "models"], ["--help"]], ids=["long", "short", "help"]
+)
+
+
+@LISTED
+def test_a_reader_that_has_gone_ends_a_command_quietly(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "tuner", *words], stdout=closed, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@LISTED
+def test_a_full_disk_under_stdout_is_one_message(words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tuner", *words], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (2, b"tune: stdout cannot be written: No space left on device\n")
 
 
 def test_doctor_says_what_this_machine_can_do(

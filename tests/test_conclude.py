@@ -113,10 +113,11 @@ def test_a_finalist_s_fluidity_is_the_mean_of_its_windows_at_its_edge() -> None:
     assert unseen and unseen.fluidity is None
 
 
-def test_an_interrupted_confirmation_states_what_the_search_found() -> None:
+def test_an_interrupted_confirmation_states_what_the_search_found_and_no_more_than_it_saw() -> None:
+    """Its curve promised 7.5 req/s; the best probe offered 7.0, of which 99.3 % were good."""
     first_window = [FinalistRun(3, 0, 8.0, a_score(8.0, 0.5))]
     summary = concluded(DEFAULT, CHALLENGER, measured=first_window, interrupted=True)
-    assert summary.best and (summary.best.trial, summary.best.goodput_rps_per_gpu) == (3, 7.5)
+    assert summary.best and (summary.best.trial, summary.best.goodput_rps_per_gpu) == (3, pytest.approx(6.951))
 
 
 def test_an_interrupted_study_names_its_best_so_far_without_a_gain() -> None:

@@ -67,10 +67,24 @@ def test_with_out_the_result_is_a_folder_like_a_study_s(
     assert f"tune rescore {study.out}" in (out / "report.html").read_text(), "what made it, to be made again"
 
 
+def test_a_stored_re_scoring_is_no_study_to_score_again(
+    study: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "again"
+    _, shown = rescoring([str(study.out), "--slo", "chat", "--out", str(out)], monkeypatch, capsys)
+    assert str(out) in "".join(shown.split()), "it says what it wrote"
+    assert tune(["rescore", str(out), "--slo", "chat"], monkeypatch) == 2
+    assert f"no raw timings of its own; give what it was made from, {study.out}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param(["nowhere", "--slo", "chat"], "nowhere: no plan.yaml here", id="no study"),
+        pytest.param(
+            ["nowhere", "--slo", "chat"],
+            "nowhere: no plan.yaml or bench.yaml here; give the folder of a study or of a bench",
+            id="no study",
+        ),
         pytest.param(["{study}", "--slo", "chta"], "did you mean 'chat'?", id="no such SLO"),
         pytest.param(["{study}"], "Missing option '--slo'", id="no SLO"),
         pytest.param(["{study}", "--slo", "chat", "--out", "{study}"], "there is a study here already", id="over it"),

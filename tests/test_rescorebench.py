@@ -157,7 +157,17 @@ def test_with_out_the_result_is_a_folder_like_a_bench_s(
     single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "again"
-    run([str(single), "--slo", "chat", "--out", str(out)], monkeypatch, capsys)
+    _, shown = run([str(single), "--slo", "chat", "--out", str(out)], monkeypatch, capsys)
     again = read_bench(out)
     assert again.order.slo.name == "chat" and again.probes[-1].score.load == OpenLoop(30.0)
     assert json.loads((out / "summary.json").read_text())["rescored"]["dir"] == str(single)
+    assert shown.splitlines()[-1].split() == ["written", "to", str(out)]
+
+
+def test_a_stored_re_scoring_is_no_bench_to_score_again(
+    single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "again"
+    run([str(single), "--slo", "chat", "--out", str(out)], monkeypatch, capsys)
+    assert tune(["rescore", str(out), "--slo", "chat"], monkeypatch) == 2
+    assert f"no raw timings of its own; give what it was made from, {single}" in capsys.readouterr().err

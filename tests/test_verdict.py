@@ -1,5 +1,7 @@
 """Verdict: the printed rules."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders import a_configuration, a_crash, a_miss, an_outcome
@@ -50,6 +52,14 @@ def test_a_default_that_fresh_seeds_saw_miss_the_slo_makes_it_sure() -> None:
     found = decide([a_miss(0), an_outcome(7)], missed, a_value(7, [12.0] * 5))
     assert (found.word, found.how_sure, found.best) == ("deploy", "high", 7)
     assert "missed the SLO on fresh seeds" in found.why
+
+
+@pytest.mark.parametrize(("challenger", "sure"), [(60.0, "high"), (12.0, "medium")])
+def test_a_default_that_missed_by_chance_perhaps_is_not_said_to_have_missed(challenger: float, sure: str) -> None:
+    doubtful = replace(a_value(0, [0.0] * 5, holds=False), may_hold=True)
+    found = decide([a_miss(0), an_outcome(7)], doubtful, a_value(7, [challenger] * 5))
+    assert (found.word, found.how_sure) == ("deploy", sure)
+    assert "fresh seeds cannot tell whether the default holds the SLO" in found.why
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,22 @@ def test_a_limit_is_marked_by_what_is_deployed():
     assert rows["requests inside the SLO"].holds is True
 
 
+@pytest.mark.parametrize(
+    ("default", "best", "shown"),
+    [
+        pytest.param({}, {}, ("7.90", "7.90", "queue stays short"), id="both"),
+        pytest.param({"capacity_rps_per_gpu": 0.0}, {"capacity_by": "ttft"}, ("—", "7.90", "TTFT stays short"),
+                     id="a default that kept up with no rate, and no queue times"),
+        pytest.param({"capacity_rps_per_gpu": None}, {"capacity_rps_per_gpu": None}, None, id="users"),
+    ],
+)  # fmt: skip
+def test_what_a_server_keeps_up_with_stands_in_the_table_of_its_goodput(default, best, shown):
+    summary = a_summary(default=a_point(0, **default), best=a_point(**best))
+    rows = {row.label: row for row in comparison(summary, a_plan())}
+    row = rows.get("keeps up to, req/s per GPU")
+    assert (row and (row.default, row.best, row.note)) == shown
+
+
 def test_a_limit_that_grows_with_the_prompt_is_said_whole_and_held_against_no_percentile():
     aware = an_slo(limits=Limits(ttft_s=0.2, ttft_s_per_prompt_token=0.0004))
     slow = a_point(ttft_s=a_score().ttft_s.__class__(0.1, 0.2, 0.3))

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 import tuner
 from launchers.remote import Described
 from tuner.bench import Bench, Benched
-from tuner.conclude import frontier, point_of, slo_of
+from tuner.conclude import frontier, point_of, searched_point, slo_of
 from tuner.config.slo import Slo
 from tuner.config.strict import parse, read_yaml
 from tuner.config.workload import Workload
@@ -133,11 +133,13 @@ def as_data(found: Benched, order: Bench, described: Described) -> dict[str, Any
     }
     outcome = found.outcome
     best = _point(outcome, outcome.best) if outcome.best else None
+    if best and outcome.best and order.load is None:
+        best |= {"goodput_rps_per_gpu": searched_point(outcome, outcome.best).goodput_rps_per_gpu}
     if order.load is not None:
         return about | (best or {})
     return about | {
         "meets_slo": outcome.holds_slo,
-        "best": best | {"goodput_rps_per_gpu": outcome.value_rps_per_gpu} if best and outcome.holds_slo else None,
+        "best": best if outcome.holds_slo else None,
         "holds_up_to": found.edge,
         "probes": [_point(outcome, probe) for probe in outcome.probes],
         "frontier": [_known(asdict(point)) for point in frontier([outcome])],

@@ -182,8 +182,14 @@ def _finalist_point(
     if value is not None and not value.holds:
         return None
     if value is None:
-        return replace(point_of(outcome, outcome.best), goodput_rps_per_gpu=outcome.value_rps_per_gpu)
+        return searched_point(outcome, outcome.best)
     return fresh_point(outcome, value, runs)
+
+
+def searched_point(outcome: Outcome, best: Score) -> Point:
+    """What a search found, at the load of its best probe: no more than was good there, however far its curve goes."""
+    good_rps = min(outcome.value_rps_per_gpu, best.attainment * best.offered_rps / outcome.configuration.gpus)
+    return replace(point_of(outcome, best), goodput_rps_per_gpu=good_rps)
 
 
 def fresh_point(outcome: Outcome, value: Value, runs: Sequence[FinalistRun]) -> Point:

@@ -57,6 +57,7 @@ class Crest:
 def crest_of(levels: Sequence[Level], within: tuple[float, float], wanted: float) -> Crest:
     """The crest of at least two levels, as far as it lies `within` the lower and upper one, for an attainment of
     `wanted`."""
+    assert len(levels) > 1, "one level says nothing of a slope"
     log_level = np.log([one.level for one in levels])
     counted = np.array([one.counted for one in levels])
     bad = np.clip([1 - one.attainment for one in levels], 0.5 / counted, 1 - 0.5 / counted)

@@ -18,6 +18,8 @@ from tuner.requests import FloatArray
 from tuner.score import Score
 
 STEP = 1.05
+# So near the lowest level a crest below it need not be looked for.
+NEARLY = 1.01
 # Levels further apart than this have another one measured between them.
 WIDE = 1.11
 BOLDEST = 1.4
@@ -27,6 +29,7 @@ MAX_LEVELS = 8
 # A finalist that misses the SLO even so far below the level its search found does not hold it.
 FAR_BELOW = 0.75
 LEAST_SEEDS = 2
+TINY = 1e-30
 # So many are asked for unless the user wants otherwise, and a conclusion from fewer is never called sure.
 ENOUGH_SEEDS = 5
 # Where attainment hardly falls between levels, a seed's value cannot be told: bounds of its logarithm.
@@ -36,9 +39,9 @@ BEYOND = 1.2
 # The variance of a window's attainment over that of independent requests, at the crest, per power of the odds: the
 # steeper a server's cliff, the more its requests share their fate. 2 in the mean over ten simulated servers.
 DISPERSION_PER_POWER = 2.0
-# What is usual of a seed's spread tells as much as so many seeds would. A variance so many times as large is no more
-# usual (by chance once in 100 times, of five seeds: F distribution), as where a box drifts: only seeds count then.
-USUAL_WORTH, UNUSUAL = 6, 3.3
+# What is usual of a seed's spread tells as much as so many seeds would; the less, the further the seen variance is
+# beyond so many times the usual one, as where a box drifts.
+USUAL_WORTH, UNUSUAL = 6.0, 2.0
 # Of the variance of two values this share is in their ratio where they were measured with the same seeds.
 NOT_SHARED = 0.2
 
@@ -78,6 +81,7 @@ class Value:
     lies between the measured levels of `between` (the same one twice where only one was).
     `is_settled`: the edge or the peak was reached; else the value is only a bound. `usual_spread`: the standard
     deviation of the logarithm of a seed's value that is usual of servers with such a slope; 0 where nothing is usual.
+    `may_hold`: it missed the SLO, but the 95 % interval of its mean attainment includes the one asked for.
     """
 
     trial: int
@@ -88,6 +92,7 @@ class Value:
     between: tuple[float, float] = (0.0, 0.0)
     is_settled: bool = True
     usual_spread: float = 0.0
+    may_hold: bool = False
 
     @property
     def mean(self) -> float:
@@ -144,12 +149,17 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
         nothing = {run.replicate: 0.0 for run in own}
         is_lowest = finalist.steps == "none" or min(means) <= max(finalist.least, finalist.steps == "users")
         is_settled = is_lowest or min(means) <= FAR_BELOW * finalist.level
-        return Value(finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled)
+        _, most = interval(run.score.attainment for run in own if run.rate == closest)
+        may_hold = most >= attainment
+        return Value(
+            finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled, may_hold=may_hold
+        )
     goodput = _mean_goodput(own)
     best = max(passing, key=lambda level: goodput[level])
     above = [level for level in sorted(means) if level > best]
     is_edge = best == passing[-1] and bool(above)
-    is_settled = is_edge or finalist.steps == "none" or _has_peaked(own)
+    is_bracketed = is_edge or _has_peaked(own)
+    is_settled = finalist.steps == "none" or (is_bracketed and _crest_below(finalist, own, attainment) is None)
     value = _around(finalist, own, best, attainment) if len(means) > 1 else _at_one_level(finalist, own)
     return replace(value, is_settled=is_settled)
 
@@ -162,7 +172,7 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
     own = [run for run in own if run.rate in near]
     crest = crest_of(_levels(own), (near[0], near[-1]), wanted)
     upper = next(level for level in near[1:] if level >= crest.level)
-    counted = np.mean([run.score.counted for run in own])
+    usual = DISPERSION_PER_POWER / (crest.slope * np.mean([run.score.counted for run in own]))
     logs = np.log(crest.goodput_rps / finalist.gpus) + _shifts(own, (near[0] / BEYOND, near[-1] * BEYOND), wanted)
     return Value(
         finalist.trial,
@@ -171,7 +181,8 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
         crest.attainment,
         dict(zip(_replicates(own), np.exp(logs).tolist(), strict=True)),
         between=(near[near.index(upper) - 1], upper),
-        usual_spread=float((DISPERSION_PER_POWER / (crest.slope * counted)) ** 0.5),
+        # Users who wait for a full server even it out: what is usual of them is not known.
+        usual_spread=0.0 if finalist.steps == "users" else float(usual**0.5),
     )
 
 
@@ -221,13 +232,13 @@ def interval(values: Iterable[float], usual_spread: float = 0.0) -> tuple[float,
 
     Where it is known how far replicates usually spread (standard deviation), that counts like USUAL_WORTH more of
     them: a few that happened to agree show no spread (moderated t statistic; Smyth 2004, doi:10.2202/1544-6115.1027).
-    Not where they spread by far more.
+    It counts for less where they spread by far more.
     """
     sample = np.array(list(values), dtype=float)
     if len(sample) < 2:
         return float(sample[0]), float(sample[0])
     seen, free = float(sample.var(ddof=1)), len(sample) - 1
-    worth = USUAL_WORTH if usual_spread and seen <= UNUSUAL * usual_spread**2 else 0
+    worth = USUAL_WORTH * min(1.0, UNUSUAL * usual_spread**2 / max(seen, TINY)) if usual_spread else 0.0
     variance = (worth * usual_spread**2 + free * seen) / (worth + free)
     half = float(stdtrit(worth + free, 0.975)) * (variance / len(sample)) ** 0.5
     return float(sample.mean()) - half, float(sample.mean()) + half
@@ -243,11 +254,15 @@ def paired_ratio(best: Value, default: Value) -> tuple[float, tuple[float, float
 
 
 def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
-    """Down while even the lowest level misses, up while the highest holds and pays, then between where it is far."""
+    """Down while even the lowest level misses or lies beyond the crest, up while the highest holds and pays, then
+    between where it is far."""
     means = _mean_attainment(own)
     lowest, highest = min(means), max(means)
     if attainment > 0 and means[lowest] < attainment:
         return _step(finalist, lowest, 1 / _boldness(means, attainment)) if lowest > finalist.least else None
+    below = _crest_below(finalist, own, attainment)
+    if below is not None:
+        return _step(finalist, lowest, min(below / lowest, 1 / STEP))
     if means[highest] >= attainment:
         spare = (means[highest] - attainment) / (1 - attainment)
         return None if _has_peaked(own) else _step(finalist, highest, BOLD if spare > SPARE else STEP)
@@ -257,19 +272,34 @@ def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: floa
     return middle if failing > passing * WIDE and passing < middle < failing else None
 
 
+def _crest_below(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
+    """Where the crest is thought to be if that is below the lowest level, which holds the SLO; else None.
+
+    A peak may be there: of two levels beyond it the lower one is the better, but none tells how much better it gets.
+    """
+    levels, goodput = _levels(own), _mean_goodput(own)
+    lowest = levels[0].level
+    is_least = lowest <= max(finalist.least, finalist.steps == "users")
+    if is_least or len(levels) < 2 or max(goodput, key=lambda level: goodput[level]) != lowest:
+        return None
+    crest = crest_of(levels[:2], (lowest / BOLDEST, levels[1].level), attainment)
+    return crest.level if crest.level < lowest / NEARLY else None
+
+
 def _boldness(means: Mapping[float, float], attainment: float) -> float:
     """How far to step down: as far as the line through the two lowest levels says, within bounds."""
     lowest, above = sorted(means)[:2]
     slope = (means[lowest] - means[above]) / np.log(above / lowest)
     if slope <= 0:
         return BOLDEST
-    return float(np.clip(np.exp((attainment - means[lowest]) / slope), STEP, BOLDEST))
+    return float(np.exp(np.clip((attainment - means[lowest]) / slope, np.log(STEP), np.log(BOLDEST))))
 
 
 def _at_complete_levels(own: Sequence[FinalistRun]) -> list[FinalistRun]:
-    """The windows of the levels that were measured with as many seeds as any."""
-    seeds = {run.rate: len({other.replicate for other in own if other.rate == run.rate}) for run in own}
-    return [run for run in own if seeds[run.rate] == max(seeds.values())]
+    """The windows of the levels that were measured with as many seeds as any, and with the same ones."""
+    seeds = {rate: {run.replicate for run in own if run.rate == rate} for rate in sorted({run.rate for run in own})}
+    most = max(seeds.values(), key=len, default=set())
+    return [run for run in own if seeds[run.rate] == most]
 
 
 def _mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:

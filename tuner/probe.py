@@ -73,9 +73,9 @@ class Prober:
     def measure(self, load: Load, counted: int) -> Score:
         """The score at `load` with hardly ever fewer than `counted` requests in a window no longer than a finalist's.
 
-        The k-th probe of a server replays a trace out of the k-th few, the most typical one of its load: none twice
-        on one server, so that its probes do not share their luck, and the same at the same load for every
-        configuration.
+        The k-th probe of a server replays a trace out of the k-th few, the most typical one of its window: none twice
+        on one server, so that its probes do not share their luck, and the same for every configuration that has an
+        equal window at the same load.
         """
         number = sum(one.stage == self.stage for one in self.recorded)
         seeds = [derive(self.seed, Purpose.SEARCH, DRAWS * number + draw) for draw in range(DRAWS)]

@@ -6,6 +6,7 @@ would have stopped it by then too, and a load that nobody offered is not invente
 even where the new SLO would have stopped it.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,6 +100,18 @@ def rescore(study: Path, slo: Slo) -> Rescored:
     )
     summary = _honest(summary, plan, outcomes, runs, open_ended)
     return Rescored(plan, tuple(outcomes.values()), tuple(runs), summary, scope)
+
+
+def rescored_from(folder: Path) -> str | None:
+    """The folder that a stored re-scoring, of a study or of a bench, was made from; None where it is none."""
+    path = folder / "summary.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: it cannot be read: {error}") from error
+    return str(told["rescored"]["dir"]) if "rescored" in told else None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from tuner.summary import Gain, HowSure, VerdictWord
 # A gain below this is not worth a change of configuration.
 WORTHWHILE_RATIO = 1.02
 ENOUGH_TRIALS = 10
+# A challenger worth so many times the lowest load of a default is the better one whether that holds there or not.
+FAR_BETTER = 2.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,12 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
     """
     ended = {outcome.state for outcome in outcomes if outcome.configuration.is_default}
     sure = _sure(challenger)
-    if default is not None:
+    if default is not None and default.may_hold:
+        doubt = f"at its lowest load, {default.level:g}, fresh seeds cannot tell whether the default holds the SLO"
+        why = f"{doubt}; this configuration holds it at {challenger.level:.3g}"
+        is_far = challenger.ci95 is not None and challenger.ci95[0] > FAR_BETTER * default.level
+        sure = sure if is_far else "medium"
+    elif default is not None:
         why = "the default missed the SLO on fresh seeds even at its lowest load, and this configuration held it"
     elif "infeasible" in ended and len(ended) > 1:
         why = "no engine's default ran and held the SLO when it was searched; this one held it on fresh seeds"

@@ -4,6 +4,7 @@ import signal
 import sys
 from types import FrameType
 
+from tuner.cli.printing import guarded_stdout
 from tuner.errors import UserError
 
 
@@ -15,7 +16,8 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(tune(prog_name="tune", standalone_mode=False))
+        with guarded_stdout():
+            sys.exit(tune(prog_name="tune", standalone_mode=False))
     except UserError as mistake:
         print(f"tune: {mistake}", file=sys.stderr)
         sys.exit(2)

@@ -216,12 +216,14 @@ def install(**options: Any) -> None:
 @click.option("--slo", required=True, help="The SLO to score under: a name (tune list slos), or a YAML file.")
 @click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
 @click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write the result here, with a report.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write the result here; a study's with a report."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
 def rescore(**options: Any) -> None:
     """Score the raw timings of a finished study, or of tune bench, under another SLO.
 
-    Nothing is measured, and nothing written into DIR.
+    Nothing is measured, and nothing written into DIR. What --out writes has no raw timings to score again: give DIR.
     """
     from tuner.cli.rescoring import RescoreOptions, run_rescore
 
@@ -232,9 +234,13 @@ def rescore(**options: Any) -> None:
     epilog="""\b
 Examples:
   tune bench --url http://127.0.0.1:8000 --slo chat
-  tune bench --url http://127.0.0.1:8000 --slo chat --rate 8 --json"""
+  tune bench --url http://127.0.0.1:8000 --slo chat --rate 8 --json
+
+\b
+A simulated server to try it on (it needs no GPU):
+  python -m launchers.sim.server vllm serve qwen-7b --port 8000"""
 )
-@click.option("--url", required=True, help="Where the server listens: http://127.0.0.1:8000.")
+@click.option("--url", required=True, help="Where the server listens, without TLS: http://127.0.0.1:8000.")
 @click.option("--slo", required=True, help="An SLO's name (tune list slos), or a YAML file.")
 @click.option("--rate", type=_Finite(0, min_open=True), help="Measure at this many requests per second only.")
 @click.option("--users", type=click.IntRange(min=1), help="Measure with this many users only, each waiting his turn.")

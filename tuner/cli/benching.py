@@ -15,11 +15,11 @@ from tuner.errors import BoxUnusable, ConfigError
 from tuner.idle import missed_when_idle
 from tuner.load.replay import tolerated_lag_s
 from tuner.mishaps import silence, waiting
-from tuner.probe import Recorded, Watcher
+from tuner.probe import IDLE_REQUESTS, Recorded, Watcher
 from tuner.requestlog import RequestLog
 from tuner.score import score
 from tuner.target import ClosedLoop, Load, OpenLoop
-from tuner.terminal.benched import LABEL, benched_text, heading, probe_line, progress_line
+from tuner.terminal.benched import LABEL, benched_text, heading, idle_line, probe_line, progress_line
 from tuner.terminal.choose import print_summary
 from tuner.workload.named import fitted, load_workload
 
@@ -62,7 +62,7 @@ def run_bench(options: BenchOptions) -> int:
             _say(note)
     folder = options.out or fresh_folder(f"bench-{described.model.strip('/')}-{slo.name}")
     begin(folder, order, described)
-    _say(f"{heading(described.url, described.model, order)}\n  kept in {folder}")
+    _say(f"measuring {described.model} for SLO {order.slo.name}; every probe is kept in {folder}")
     with open_remote(described, tolerated_lag_s(slo.limits)) as target:
         heard = _Heard(order, described, folder)
         found = bench(order, target, described.engine, heard.take, _watcher(order))
@@ -142,7 +142,8 @@ def _watcher(order: Bench) -> Watcher:
             said_s = time.monotonic()
             # Only those that have ended can be judged yet.
             so_far = score(replace(log, stopped="under way"), load, order.slo.limits)
-            _say(f"  {progress_line(so_far, done_frac)}")
+            is_idle = load == ClosedLoop(1) and log.window_s == IDLE_REQUESTS * order.slo.timeout_s
+            _say(f"  {idle_line(so_far) if is_idle else progress_line(so_far, done_frac)}")
 
     return watch
 

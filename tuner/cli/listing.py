@@ -16,7 +16,7 @@ from tuner.config.slo import Slo
 from tuner.config.workload import Workload
 from tuner.space import grid
 
-H100 = "h100"
+H100, DEFAULT_ENGINE = "h100", "vllm"
 WIDE = 120
 
 
@@ -33,7 +33,7 @@ def print_listing(kinds: Sequence[str]) -> None:
 def _print_knobs_narrow(console: Console) -> None:
     """One paragraph a knob: names stay whole, so that they can be searched for."""
     gpu = load(Gpu, H100)
-    for name in names(EngineSpec):
+    for name in _engine_names():
         for knob, about in load(EngineSpec, name).knobs.items():
             extra = ", only if asked for" if _is_extra(about) else ""
             console.print(f"{name}.{knob}  {_range(about)}  (default {about.default_on(gpu)}{extra})", style="bold")
@@ -70,7 +70,7 @@ def _workloads() -> Table:
 
 def _engines() -> Table:
     table = _table("engines", "name", "versions tuned", "here", "knobs searched", "knobs if asked")
-    for name in names(EngineSpec):
+    for name in _engine_names():
         spec = load(EngineSpec, name)
         versions = spec.tuned_versions if spec.hardware == "run" else f"{spec.tuned_versions}, not run on hardware"
         searched = [knob for knob, about in spec.knobs.items() if not _is_extra(about)]
@@ -82,7 +82,7 @@ def _engines() -> Table:
 def _knobs() -> Table:
     table = _table(f"knobs (defaults on an {H100.upper()})", "engine", "knob", "range", "default", "why")
     gpu = load(Gpu, H100)
-    for name in names(EngineSpec):
+    for name in _engine_names():
         for knob, about in load(EngineSpec, name).knobs.items():
             shown = f"{knob}*" if _is_extra(about) else knob
             table.add_row(name, shown, _range(about), str(about.default_on(gpu)), about.why)
@@ -114,6 +114,11 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _engine_names() -> list[str]:
+    """The default engine first."""
+    return sorted(names(EngineSpec), key=lambda name: name != DEFAULT_ENGINE)
 
 
 def _is_extra(knob: Knob) -> bool:

@@ -14,10 +14,11 @@ from tuner.cli.benching import exit_code
 from tuner.cli.exits import EXIT_CODES, UNKNOWN
 from tuner.cli.planning import slo_from
 from tuner.conclude import slo_of
-from tuner.rescore import Rescored, rescore
+from tuner.errors import ConfigError
+from tuner.rescore import Rescored, rescore, rescored_from
 from tuner.rescorebench import RescoredBench, rescore_bench
 from tuner.summary import VerdictWord
-from tuner.terminal.benched import benched_text
+from tuner.terminal.benched import LABEL, benched_text
 from tuner.terminal.benched import heading as bench_heading
 from tuner.terminal.choose import print_summary
 from tuner.terminal.final import WIDTH, final_text
@@ -40,9 +41,20 @@ class RescoreOptions:
 def run_rescore(options: RescoreOptions) -> int:
     """The whole job, for the folder of a study or of a bench. Returns the exit code; raises UserError."""
     slo = slo_from(options.slo, options.attainment, options.slo_scale)
+    _check_measured(options.study)
     if is_bench(options.study):
         return _rescore_bench(options, rescore_bench(options.study, slo))
     return EXIT_CODES[_rescore_study(options, rescore(options.study, slo))]
+
+
+def _check_measured(folder: Path) -> None:
+    """Raises ConfigError where nothing was measured into `folder`."""
+    if not is_bench(folder) and not (folder / "plan.yaml").exists():
+        raise ConfigError(f"{folder}: no plan.yaml or bench.yaml here; give the folder of a study or of a bench")
+    if was_of := rescored_from(folder):
+        raise ConfigError(
+            f"{folder}: a re-scoring has no raw timings of its own; give what it was made from, {was_of}"
+        )
 
 
 def _rescore_study(options: RescoreOptions, rescored: Rescored) -> VerdictWord:
@@ -74,7 +86,8 @@ def _rescore_bench(options: RescoreOptions, rescored: RescoredBench) -> int:
         print(json.dumps(told, ensure_ascii=False))
     else:
         heading = f"{_heading(lines)}\n\n{bench_heading(described.url, described.model, order)}"
-        print_summary(f"{heading}\n\n{benched_text(found, order)}", sys.stdout)
+        written = f"\n  {'written to':<{LABEL}}{options.out}\n" if options.out else ""
+        print_summary(f"{heading}\n\n{benched_text(found, order)}{written}", sys.stdout)
     return UNKNOWN if rescored.is_open_ended and not found.outcome.holds_slo else exit_code(found, order)
 
 

@@ -7,9 +7,9 @@ from tuner.bench import Bench, Benched
 from tuner.config.slo import Slo
 from tuner.fluidity import FLUID_INDEX
 from tuner.latencies import Percentiles
-from tuner.probe import Recorded
+from tuner.probe import IDLE_REQUESTS, Recorded
 from tuner.score import Score
-from tuner.target import ClosedLoop
+from tuner.target import ClosedLoop, Load
 from tuner.wording.inside import Knobs, said_in
 from tuner.wording.naming import METRICS, bound_text, slo_text
 from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
@@ -40,6 +40,12 @@ def progress_line(score: Score, done_frac: float) -> str:
     return f"{where}: {100 * done_frac:.0f} % of the window{seen}"
 
 
+def idle_line(score: Score) -> str:
+    """The idle probe under way: it ends with its last request, long before its window."""
+    seen = f", {share(score.attainment)} in SLO so far" if score.counted else ""
+    return f"one at a time: {score.counted} of {IDLE_REQUESTS} requests{seen}"
+
+
 def benched_text(found: Benched, order: Bench) -> str:
     """The summary as it is printed."""
     blocks = [_goodput(found, order)]
@@ -62,6 +68,7 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
     elif order.load is None:
         lines += _row("goodput", f"{number(outcome.value_rps_per_gpu)} req/s{_per(order)} that meet the SLO")
         lines += _row("at a load of", load_text(best.load))
+        lines += _unconfirmed(best.load, order) if order.is_search else []
     else:
         lines += _row("goodput", f"{number(best.goodput_rps / order.gpus)} req/s{_per(order)} that meet every limit")
         lines += _row("at a load of", load_text(best.load))
@@ -78,6 +85,16 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
             "keeps up to", f"{number(outcome.capacity_rps)} req/s: queue short, pooled p99 gap in its limit"
         )
     return lines
+
+
+def _unconfirmed(load: Load, order: Bench) -> list[str]:
+    """A single search is now and then far off, and its curve cannot tell: other requests can."""
+    at = (
+        f"--users {load.users}"
+        if isinstance(load, ClosedLoop)
+        else f"--rate {number(load.rate_rps).replace(',', '')}"
+    )
+    return _row("how sure", f"one search, unconfirmed; to confirm: {at} --seed {order.seed + 1}")
 
 
 def _how_far(probes: Sequence[Score]) -> str:

@@ -66,6 +66,8 @@ def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
     if price is not None:
         note = f"${price:.2f} per {per}-hour"
         rows.append(_row(summary, "$ per million out tokens", lambda point: _cost(point, price), note=note))
+    if any(point and point.capacity_rps_per_gpu for point in both):
+        rows.append(_capacity_row(summary, f"keeps up to, req/s per {per}"))
     rows += [_latency_row(summary, name, slo) for name in slo.limits.present()]
     chosen = deployed(summary)
     holds = chosen.attainment >= slo.attainment if chosen else None
@@ -86,6 +88,13 @@ def _row(
 ) -> Row:
     default, best = summary.default, summary.best
     return Row(label, show(default) if default else "", show(best) if best else "", holds, note)
+
+
+def _capacity_row(summary: Summary, label: str) -> Row:
+    """G3, whatever the SLO's attainment; a dash where none of the measured rates was kept up with."""
+    chosen = deployed(summary)
+    short = "TTFT stays short" if chosen and chosen.capacity_by == "ttft" else "queue stays short"
+    return _row(summary, label, lambda point: number(point.capacity_rps_per_gpu or None), note=short)
 
 
 def _latency_row(summary: Summary, metric: str, slo: Slo) -> Row:
