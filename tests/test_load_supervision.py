@@ -195,6 +195,19 @@ def test_a_closed_loop_whose_client_read_late_is_void(fake_server):
         )
 
 
+def test_a_lonely_user_measured_with_more_workers_than_users_is_believed(fake_server):
+    """A worker that has no user would be busy all its short life."""
+    looks: list[RequestLog] = []
+
+    def look_three_times(log: RequestLog) -> str | None:
+        looks.append(log)
+        return "seen enough" if len(looks) == 3 else None
+
+    requests = requests_for(fake.prompt_tokens(fake.silence))
+    log = run(fake_server, requests, ClosedLoop(1), watch=look_three_times, workers=2)
+    assert log.client and log.client.workers == 1
+
+
 def test_how_late_a_client_read_stands_in_its_health(fake_server):
     log = run(fake_server, requests_for(fake.prompt_tokens(fake.silence)), ClosedLoop(1), watch=Suspending())
     assert log.client

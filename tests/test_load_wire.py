@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.config.slo import Limits
-from tuner.load.replay import more_workers, tolerated_lag_s, unbelievable, workers_needed
+from tuner.load.replay import more_workers, most_workers, tolerated_lag_s, unbelievable, workers_needed
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
 from tuner.load.worker import connections_needed
 from tuner.requestlog import ClientHealth
@@ -101,6 +101,20 @@ def test_there_is_a_worker_for_each_500_requests_a_second_however_short_their_an
 )
 def test_a_load_that_was_too_much_is_measured_with_more_workers(workers, cpus, more):
     assert more_workers(workers, cpus) == more
+
+
+@pytest.mark.parametrize(
+    ("load", "workers"),
+    [
+        pytest.param(ClosedLoop(1), 1, id="one user"),
+        pytest.param(ClosedLoop(4), 4, id="a user each"),
+        pytest.param(ClosedLoop(40), 10, id="fewer sessions than users"),
+        pytest.param(OpenLoop(1.0), 10, id="a session each"),
+    ],
+)
+def test_no_worker_is_without_work(load, workers):
+    assert most_workers(some_requests(10), load) == workers
+    assert most_workers(some_requests(1), load) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ __all__ = [
     "Endpoint",
     "Supervision",
     "more_workers",
+    "most_workers",
     "replay",
     "tolerated_lag_s",
     "unbelievable",
@@ -81,6 +82,7 @@ def replay(
     Raises what `check_alive` raises, and MeasurementVoid where the client was too slow to be believed.
     """
     workers = supervision.workers or workers_needed(requests, load, len(os.sched_getaffinity(0)))
+    workers = min(workers, most_workers(requests, load))
     job = Job(replace(endpoint, authorization=""), requests, load, window, workers)
     with TemporaryDirectory(prefix="goodtune-load-") as folder, ExitStack() as stack:
         job_path = Path(folder) / "job"
@@ -98,6 +100,12 @@ def workers_needed(requests: Requests, load: Load, cpus: int) -> int:
             tokens = requests.output_tokens.mean() if len(requests) else 0.0
             need = rate_rps * max(tokens / CHUNKS_PER_WORKER_PER_S, 1 / REQUESTS_PER_WORKER_PER_S)
     return int(np.clip(np.ceil(need), 1, max(1, cpus // 2)))
+
+
+def most_workers(requests: Requests, load: Load) -> int:
+    """How many processes have something to do: one without would end at once, and be busy all its short life."""
+    users = load.users if isinstance(load, ClosedLoop) else requests.sessions
+    return max(1, min(users, requests.sessions))
 
 
 def more_workers(workers: int, cpus: int) -> int:
