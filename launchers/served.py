@@ -46,9 +46,10 @@ class Serving:
     """What to serve and how.
 
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
-    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client is too slow whose sends are
-    more than `send_lag_limit_s` late at p99. A probe is stopped in which no token comes for `silence_limit_s`.
-    `vacancy` is what has to be free before the server starts, `farewell` removes its container, if it is in one.
+    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client is too slow that
+    sends or wakes more than `send_lag_limit_s` late at p99. A probe is stopped in which no token comes for
+    `silence_limit_s`. `vacancy` is what has to be free before the server starts, `farewell` removes its container, if
+    it is in one.
     """
 
     engine: Engine

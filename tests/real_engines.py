@@ -18,11 +18,12 @@ from launchers.sim.faults import Fault
 from launchers.sim.metrics import exposition
 from launchers.sim.realtime import RealTime
 from launchers.sim.settings import SimSettings
-from tests.builders import a_plan
+from tests.builders import a_plan, an_slo
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box
+from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.requests import Message, Requests, Segment
 from tuner.target import Target
@@ -73,6 +74,8 @@ def _value(label: str, value: str) -> object:
 def open_real(engine: str, folder: Path, **knobs: Any) -> AbstractContextManager[Target]:
     """A real server; $GOODTUNE_VLLM or $GOODTUNE_SGLANG says where the engine is."""
     plan = a_plan(
+        # So wide a limit tolerates a late client, which a busy machine makes.
+        slo=an_slo(limits=Limits(ttft_s=60.0)),
         model=load_model("tiny"),
         engines=(load(EngineSpec, engine),),
         box=Box(load(Gpu, "cpu"), (0,), None),

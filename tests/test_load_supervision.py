@@ -25,8 +25,9 @@ from tests.replays import (
     run,
     workers_left,
 )
+from tuner.config.slo import Limits
 from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
-from tuner.load.replay import Endpoint, replay
+from tuner.load.replay import Endpoint, replay, tolerated_lag_s
 from tuner.requestlog import RequestLog, Status
 from tuner.target import ClosedLoop, OpenLoop
 
@@ -155,6 +156,63 @@ def test_a_worker_that_is_killed_makes_the_measurement_void(fake_server):
 def test_a_client_that_was_late_makes_the_measurement_void(fake_server):
     with pytest.raises(MeasurementVoid, match=r"ms late at p99 .*give the client its own CPU cores"):
         run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), send_lag_limit_s=-1.0)
+
+
+def suspend_workers_for(seconds: float) -> None:
+    """Keep this probe's workers from any core."""
+    workers = workers_left()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+
+
+class Suspending:
+    """Looks at a probe three times, about once a second. At the second look its workers get no core for STALL_S."""
+
+    STALL_S = 0.5
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __call__(self, log: RequestLog) -> str | None:
+        self.looks += 1
+        if self.looks == 2:
+            suspend_workers_for(self.STALL_S)
+        return "seen enough" if self.looks == 3 else None
+
+
+def test_a_closed_loop_whose_client_read_late_is_void(fake_server):
+    limit_s = tolerated_lag_s(Limits(ttft_s=0.2, itl_s=0.05))
+    with pytest.raises(MeasurementVoid, match=r"woke, and read, \d+ ms late at p99 \(limit 25 ms, .*own CPU cores"):
+        run(
+            fake_server,
+            requests_for(fake.prompt_tokens(fake.silence)),
+            ClosedLoop(1),
+            watch=Suspending(),
+            send_lag_limit_s=limit_s,
+        )
+
+
+def test_a_lonely_user_measured_with_more_workers_than_users_is_believed(fake_server):
+    """A worker that has no user would be busy all its short life."""
+    looks: list[RequestLog] = []
+
+    def look_three_times(log: RequestLog) -> str | None:
+        looks.append(log)
+        return "seen enough" if len(looks) == 3 else None
+
+    requests = requests_for(fake.prompt_tokens(fake.silence))
+    log = run(fake_server, requests, ClosedLoop(1), watch=look_three_times, workers=2)
+    assert log.client and log.client.workers == 1
+
+
+def test_how_late_a_client_read_stands_in_its_health(fake_server):
+    log = run(fake_server, requests_for(fake.prompt_tokens(fake.silence)), ClosedLoop(1), watch=Suspending())
+    assert log.client
+    # Half a second of about two and a half: of so long a stall each tick counts, not only the one that it held up.
+    assert log.client.wake_lag_p99_s > Suspending.STALL_S / 2
 
 
 @pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

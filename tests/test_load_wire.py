@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.load.replay import more_workers, tolerated_send_lag_s, unbelievable, workers_needed
+from tuner.config.slo import Limits
+from tuner.load.replay import more_workers, most_workers, tolerated_lag_s, unbelievable, workers_needed
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
 from tuner.load.worker import connections_needed
 from tuner.requestlog import ClientHealth
@@ -103,16 +104,46 @@ def test_a_load_that_was_too_much_is_measured_with_more_workers(workers, cpus, m
 
 
 @pytest.mark.parametrize(
-    ("ttft_limit_s", "lag_s"),
-    [(None, 0.05), (0.01, 0.01), (0.1, 0.025), (0.2, 0.05), (0.4, 0.05), (2.0, 0.2)],
+    ("load", "workers"),
+    [
+        pytest.param(ClosedLoop(1), 1, id="one user"),
+        pytest.param(ClosedLoop(4), 4, id="a user each"),
+        pytest.param(ClosedLoop(40), 10, id="fewer sessions than users"),
+        pytest.param(OpenLoop(1.0), 10, id="a session each"),
+    ],
 )
-def test_requests_may_leave_no_later_than_is_little_of_the_limit_on_ttft(ttft_limit_s, lag_s):
-    assert tolerated_send_lag_s(ttft_limit_s) == pytest.approx(lag_s)
+def test_no_worker_is_without_work(load, workers):
+    assert most_workers(some_requests(10), load) == workers
+    assert most_workers(some_requests(1), load) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "lag_s"),
+    [
+        pytest.param({}, 0.05, id="none"),
+        pytest.param({"ttft_s": 0.01}, 0.01, id="what any process may wait for a core"),
+        pytest.param({"ttft_s": 0.1}, 0.025, id="a quarter of a tight TTFT"),
+        pytest.param({"ttft_s": 0.2}, 0.05, id="a quarter is as much as usual"),
+        pytest.param({"ttft_s": 0.4}, 0.05, id="as much as usual"),
+        pytest.param({"ttft_s": 2.0}, 0.2, id="a tenth of a wide TTFT"),
+        pytest.param({"ttft_s": 0.2, "itl_s": 0.16}, 0.04, id="a quarter of a gap"),
+        pytest.param({"ttft_s": 0.2, "itl_s": 0.05}, 0.025, id="a tight gap, but what any process may wait, chat"),
+        pytest.param({"ttft_s": 0.2, "itl_s": 1.0}, 0.05, id="a wide gap adds nothing"),
+        pytest.param({"ttft_s": 10.0, "tpot_s": 0.035}, 0.035, id="all of a mean gap, data-gen"),
+        pytest.param({"ttft_s": 2.0, "tpot_s": 0.2, "itl_s": 0.4}, 0.1, id="the strictest of all"),
+        pytest.param({"e2e_s": 2.0}, 0.05, id="the whole answer only"),
+    ],
+)
+def test_a_client_may_be_no_later_than_is_little_of_each_limit(limits, lag_s):
+    assert tolerated_lag_s(Limits(**limits)) == pytest.approx(lag_s)
 
 
 CALM = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)
 LATE = ClientHealth(send_lag_p99_s=0.071, run_queue_wait_s=0.1, busy_frac=0.4, workers=1)
 SATURATED = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0.95, workers=1)
+
+ASLEEP = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=5.4, busy_frac=0.1, workers=1, wake_lag_p99_s=0.071)
+WOKE = "woke, and read, 71 ms late at p99 (limit 50 ms, 5.4 s spent waiting for a core)"
 
 
 @pytest.mark.parametrize(
@@ -121,13 +152,16 @@ SATURATED = ClientHealth(send_lag_p99_s=0.001, run_queue_wait_s=0.1, busy_frac=0
         pytest.param(CALM, OpenLoop(1.0), 60.0, None, id="a client that kept up"),
         pytest.param(LATE, OpenLoop(1.0), 60.0, "left 71 ms late at p99 (limit 50 ms", id="late sends"),
         pytest.param(LATE, ClosedLoop(1), 60.0, None, id="no schedule to be late for"),
+        pytest.param(ASLEEP, OpenLoop(1.0), 60.0, WOKE, id="late reads, open loop"),
+        pytest.param(ASLEEP, ClosedLoop(1), 60.0, WOKE, id="late reads, closed loop"),
+        pytest.param(ASLEEP, ClosedLoop(1), 1.9, None, id="too short to tell a habit from a hiccup"),
         pytest.param(SATURATED, OpenLoop(1.0), 60.0, "busy 95% of the time", id="no time left, open loop"),
         pytest.param(SATURATED, ClosedLoop(1), 60.0, "busy 95% of the time", id="no time left, closed loop"),
         pytest.param(SATURATED, ClosedLoop(1), 1.9, None, id="hardly more than its own beginning"),
     ],
 )
 def test_a_probe_is_believed_if_its_client_kept_up(health, load, ended_s, why):
-    said = unbelievable(health, load, ended_s, send_lag_limit_s=0.050)
+    said = unbelievable(health, load, ended_s, lag_limit_s=0.050)
     assert said is None if why is None else why in (said or "")
 
 

@@ -6,7 +6,7 @@ from tests.builders import a_score
 from tests.logs import a_log
 from tuner.engineview import Scrape
 from tuner.health import Health
-from tuner.mishaps import leftovers, mishaps, silence
+from tuner.mishaps import leftovers, mishaps, silence, waiting
 from tuner.probe import Recorded
 from tuner.requestlog import ClientHealth
 from tuner.score import Score
@@ -34,6 +34,16 @@ def test_failures_are_told_by_kind() -> None:
 def test_a_probe_measured_twice_says_why() -> None:
     voided = a_probe(client=replace(CLIENT, voided="requests left 71 ms late"))
     assert list(mishaps(3, [a_probe(), voided])) == ["t3: 1 of 2 probes measured twice: requests left 71 ms late"]
+
+
+def test_a_client_that_waited_for_a_core_is_told_though_the_probe_counts() -> None:
+    """The probes took 10 s, by two workers."""
+    late = [a_probe(client=replace(CLIENT, run_queue_wait_s=wait_s)) for wait_s in (0.9, 1.1, 2.4)]
+    (said,) = mishaps(3, late)
+    assert said.startswith("t3: in 2 of 3 probes, the load generator waited for a core 12% of the time: some of the")
+    (of_one,) = waiting(late[2:])
+    assert of_one.startswith("the load generator waited for a core 12% of the time")
+    assert list(waiting([late[0], a_probe()])) == []
 
 
 def test_a_cache_that_kept_an_earlier_probes_prompts_is_flagged() -> None:

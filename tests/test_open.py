@@ -19,7 +19,7 @@ from launchers.ports import reserved_port
 from launchers.served import Serving, open_served
 from launchers.sim.faults import VARIABLE
 from launchers.sim.settings import MODELLED
-from tests.builders import a_gpu, a_plan
+from tests.builders import a_gpu, a_plan, an_slo
 from tests.fakes import openai_server as fake
 from tuner.config.catalog import load
 from tuner.config.engine import EngineSpec
@@ -56,7 +56,9 @@ def vllm(tmp_path, monkeypatch) -> Path:
 
 
 def a_real_plan(*, is_cpu: bool = False, **overrides: Any) -> Plan:
-    return a_plan(box=Box(a_gpu(is_cpu=is_cpu), (0, 1, 2, 3), None), **overrides)
+    # So wide a limit tolerates a late client, which a busy machine makes.
+    values = {"slo": an_slo(limits=Limits(ttft_s=60.0)), "box": Box(a_gpu(is_cpu=is_cpu), (0, 1, 2, 3), None)}
+    return a_plan(**(values | overrides))
 
 
 def some_requests(n: int) -> Requests:

@@ -16,7 +16,7 @@ RUN = FinalistRun(3, 0, 8.0, a_score(8.0))
 
 
 def test_outcomes_come_back_as_they_were_written(tmp_path: Path) -> None:
-    client = ClientHealth(0.001, 0.2, 0.4, workers=2, cpu_frac=0.3, voided="late")
+    client = ClientHealth(0.001, 0.2, 0.4, workers=2, cpu_frac=0.3, voided="late", wake_lag_p99_s=0.004)
     health = Health(client, 1000, 990, 980, reusable_frac=0.5, cached_frac=None)
     outcomes = [an_outcome(0), a_crash(1), an_outcome(2, probes=(a_score(health=health),))]
     for outcome in outcomes:

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from launchers.open import open_target
-from tests.builders import a_plan
+from tests.builders import a_plan, an_slo
 from tuner.config.catalog import load, load_model
 from tuner.config.engine import EngineSpec
 from tuner.config.gpu import Gpu
 from tuner.config.plan import Box, Simulation
+from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
@@ -27,6 +28,7 @@ def replayed(how: Simulation, folder: Path) -> RequestLog:
     """24 requests by two users against vLLM's default for llama-8b on a simulated H100."""
     plan = replace(
         a_plan(),
+        slo=an_slo(limits=Limits(ttft_s=60.0)),
         model=load_model("llama-8b"),
         engines=(load(EngineSpec, "vllm"),),
         box=Box(load(Gpu, "h100"), (0,), how),

@@ -3,18 +3,41 @@
 from collections.abc import Iterator, Sequence
 
 from tuner.probe import Recorded
+from tuner.requestlog import RequestLog
 from tuner.score import Score
+
+# Of a probe's wall time. A client that waits more for a core may have spoilt it, though not so much that it is void.
+WAITING_FRAC = 0.05
 
 
 def mishaps(trial: int, probes: Sequence[Recorded]) -> Iterator[str]:
-    """Why requests failed, the first few kinds; which probes were measured twice; and `leftovers`."""
+    """Why requests failed, the first few kinds; which probes were measured twice; `waiting` and `leftovers`."""
     errors = sorted({error for one in probes for error in one.log.errors})
     if errors:
         yield f"t{trial}: some requests failed: {'; '.join(errors[:3])}"
     voided = [one.log.client.voided for one in probes if one.log.client and one.log.client.voided]
     if voided:
         yield f"t{trial}: {len(voided)} of {len(probes)} probes measured twice: {voided[0]}"
+    yield from (f"t{trial}: {text}" for text in waiting(probes))
     yield from leftovers(trial, [one.score for one in probes])
+
+
+def waiting(probes: Sequence[Recorded]) -> Iterator[str]:
+    """That workers were kept from a core for more than WAITING_FRAC of a probe, which looks like a slow server."""
+    shares = [_waiting_frac(one.log) for one in probes]
+    found = [frac for frac in shares if frac > WAITING_FRAC]
+    if found:
+        where = f"in {len(found)} of {len(shares)} probes, " if len(shares) > 1 else ""
+        yield (
+            f"{where}the load generator waited for a core {max(found):.0%} of the time: some of the latency may "
+            "be its own, not the server's; give the client its own CPU cores"
+        )
+
+
+def _waiting_frac(log: RequestLog) -> float:
+    """The mean of its workers."""
+    client = log.client
+    return client.run_queue_wait_s / (client.workers * log.ended_s) if client and log.ended_s > 0 else 0.0
 
 
 def leftovers(trial: int, scores: Sequence[Score]) -> Iterator[str]:

@@ -26,8 +26,9 @@ class ClientHealth:
     """How well the load generator kept up.
 
     `send_lag_p99_s`: sent − due. `run_queue_wait_s`: what its workers waited for a core, together. Of the busiest
-    worker: `cpu_frac`, its share of a core; `busy_frac`, that and its waiting. `voided`: why the probe had to be
-    measured a second time, with more workers.
+    worker: `cpu_frac`, its share of a core; `busy_frac`, that and its waiting. `wake_lag_p99_s`: how late the
+    latest worker's event loop woke, and so how late it read. `voided`: why the probe had to be measured a second
+    time, with more workers.
     """
 
     send_lag_p99_s: float
@@ -36,6 +37,7 @@ class ClientHealth:
     workers: int
     cpu_frac: float = 0.0
     voided: str | None = None
+    wake_lag_p99_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,17 @@
-"""The load generator's own health: how much of the time it was computing, or kept from it by others."""
+"""The load generator's own health: how much it computed, or was kept from it by others, and how late it woke."""
 
+import asyncio
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, thread_time
 
+import numpy as np
+
 SCHEDSTAT = Path("/proc/self/schedstat")
+TICK_S = 0.010
+# The beginning of a probe, when all users of a closed loop may send at once, is busy on any machine.
+BEGINNING_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,30 @@ class Effort:
 def effort() -> Effort:
     """A reading of this thread, which must be the process's main thread: schedstat is about that one."""
     return Effort(perf_counter(), thread_time(), _run_queue_wait_s())
+
+
+class Wakes:
+    """How late an event loop wakes, and so how late it reads, open loop or closed.
+
+    Ticks are due on an absolute schedule: while the loop stands still they fall due all the same, so that a share of
+    ticks is a share of the time, and a long stall counts for all its length.
+    """
+
+    def __init__(self) -> None:
+        self._late_s = array("d")
+
+    async def watch(self) -> None:
+        """Tick until cancelled."""
+        due_s = perf_counter() + BEGINNING_S
+        while True:
+            await asyncio.sleep(max(0.0, due_s - perf_counter()))
+            self._late_s.append(perf_counter() - due_s)
+            due_s += TICK_S
+
+    @property
+    def lag_p99_s(self) -> float:
+        """Of all ticks so far; 0 where there was none. A timer may fire early, by less than a millisecond."""
+        return max(0.0, float(np.quantile(self._late_s, 0.99))) if self._late_s else 0.0
 
 
 def _run_queue_wait_s() -> float:

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
+from tuner.config.slo import Limits
 from tuner.errors import MeasurementVoid
 from tuner.load.crew import Crew, start_crew
 from tuner.load.log import Transcript
@@ -26,8 +27,9 @@ __all__ = [
     "Endpoint",
     "Supervision",
     "more_workers",
+    "most_workers",
     "replay",
-    "tolerated_send_lag_s",
+    "tolerated_lag_s",
     "unbelievable",
     "workers_needed",
 ]
@@ -45,7 +47,10 @@ REQUESTS_PER_WORKER_PER_S = 500
 SEND_LAG_LIMIT_S = 0.050
 # Of the limit on TTFT: a send so late cannot turn many good requests into bad ones; of a tight limit, more has to do.
 SEND_LAG_SHARE, SEND_LAG_SHARE_OF_TIGHT = 0.1, 0.25
-LEAST_SEND_LAG_LIMIT_S = 0.010
+# A chunk that is read so late makes one gap longer by as much; a mean of ten gaps, by a tenth of it.
+LAG_SHARE_OF_ITL, LAG_SHARE_OF_TPOT = 0.25, 1.0
+# Any process on a busy machine may have to wait so long for a core now and then: for a send, for a read.
+LEAST_LAG_LIMIT_S, LEAST_READ_LAG_LIMIT_S = 0.010, 0.025
 BUSY_LIMIT_FRAC = 0.9
 # A shorter probe is little more than its own beginning, which is busy on any machine.
 SATURATION_SHOWS_S = 2.0
@@ -56,8 +61,9 @@ ADVICE = "give the client its own CPU cores, or lower the load"
 class Supervision:
     """How a probe is looked after, about once a second.
 
-    `check_alive` raises ServerFailed if the server has died. Requests of an open loop sent later than
-    `send_lag_limit_s` (p99) after they were due make the probe void; a closed loop has no schedule to be late for.
+    `check_alive` raises ServerFailed if the server has died. Event loops that wake later than `send_lag_limit_s`
+    (p99) make the probe void, and so do requests of an open loop that are sent so much later than they were due; a
+    closed loop has no schedule to be late for.
     `workers`: processes that measure; None: as many as the load takes. A probe is stopped when there have
     been requests for `silence_limit_s` seconds and no byte of any answer.
     """
@@ -77,6 +83,7 @@ def replay(
     Raises what `check_alive` raises, and MeasurementVoid where the client was too slow to be believed.
     """
     workers = supervision.workers or workers_needed(requests, load, len(os.sched_getaffinity(0)))
+    workers = min(workers, most_workers(requests, load))
     job = Job(replace(endpoint, authorization=""), requests, load, window, workers)
     with TemporaryDirectory(prefix="goodtune-load-") as folder, ExitStack() as stack:
         job_path = Path(folder) / "job"
@@ -96,35 +103,56 @@ def workers_needed(requests: Requests, load: Load, cpus: int) -> int:
     return int(np.clip(np.ceil(need), 1, max(1, cpus // 2)))
 
 
+def most_workers(requests: Requests, load: Load) -> int:
+    """How many processes have something to do: one without would end at once, and be busy all its short life."""
+    users = load.users if isinstance(load, ClosedLoop) else requests.sessions
+    return max(1, min(users, requests.sessions))
+
+
 def more_workers(workers: int, cpus: int) -> int:
     """How many to measure with where `workers` were too slow: twice as many, but no more than there are cores."""
     return max(workers, min(2 * workers, cpus))
 
 
-def tolerated_send_lag_s(ttft_limit_s: float | None) -> float:
-    """How late requests may leave at p99: so little of the limit on TTFT that good ones do not turn into bad ones.
+def tolerated_lag_s(limits: Limits) -> float:
+    """How late a client may send or read at p99: so little of the limits that good requests do not turn bad.
 
     But no less than what any process on a busy machine may have to wait for a core.
     """
-    if ttft_limit_s is None:
+    bounds_s = [_tolerated_by_ttft_s(limits.ttft_s)]
+    if limits.itl_s is not None:
+        bounds_s.append(max(LEAST_READ_LAG_LIMIT_S, LAG_SHARE_OF_ITL * limits.itl_s))
+    if limits.tpot_s is not None:
+        bounds_s.append(max(LEAST_READ_LAG_LIMIT_S, LAG_SHARE_OF_TPOT * limits.tpot_s))
+    return max(LEAST_LAG_LIMIT_S, min(bounds_s))
+
+
+def _tolerated_by_ttft_s(limit_s: float | None) -> float:
+    if limit_s is None:
         return SEND_LAG_LIMIT_S
-    tight_s = max(LEAST_SEND_LAG_LIMIT_S, SEND_LAG_SHARE_OF_TIGHT * ttft_limit_s)
-    return max(min(SEND_LAG_LIMIT_S, tight_s), SEND_LAG_SHARE * ttft_limit_s)
+    tight_s = SEND_LAG_SHARE_OF_TIGHT * limit_s
+    return max(min(SEND_LAG_LIMIT_S, tight_s), SEND_LAG_SHARE * limit_s)
 
 
-def unbelievable(health: ClientHealth, load: Load, ended_s: float, send_lag_limit_s: float) -> str | None:
+def unbelievable(health: ClientHealth, load: Load, ended_s: float, lag_limit_s: float) -> str | None:
     """Why nobody should believe a probe that took `ended_s` seconds; None: it may be believed. Pure."""
     if ended_s >= SATURATION_SHOWS_S and health.busy_frac > BUSY_LIMIT_FRAC:
         return (
             f"the load generator's event loop was busy {health.busy_frac:.0%} of the time "
             f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {ADVICE}"
         )
-    if isinstance(load, OpenLoop) and health.send_lag_p99_s > send_lag_limit_s:
-        return (
-            f"requests left {health.send_lag_p99_s * 1e3:.0f} ms late at p99 (limit {send_lag_limit_s * 1e3:.0f} ms, "
-            f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {ADVICE}"
-        )
+    if isinstance(load, OpenLoop) and health.send_lag_p99_s > lag_limit_s:
+        return _late("requests left", health.send_lag_p99_s, lag_limit_s, health)
+    if ended_s >= SATURATION_SHOWS_S and health.wake_lag_p99_s > lag_limit_s:
+        return _late("the load generator's event loop woke, and read,", health.wake_lag_p99_s, lag_limit_s, health)
     return None
+
+
+def _late(what: str, lag_s: float, limit_s: float, health: ClientHealth) -> str:
+    return (
+        f"{what} {lag_s * 1e3:.0f} ms late at p99 (limit {limit_s * 1e3:.0f} ms, "
+        f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {ADVICE}"
+    )
 
 
 class _Probe:
@@ -206,4 +234,5 @@ class _Probe:
             busy_frac=max(one.busy_frac for one in self._health),
             workers=len(self._health),
             cpu_frac=max(one.cpu_frac for one in self._health),
+            wake_lag_p99_s=max(one.wake_lag_p99_s for one in self._health),
         )

@@ -120,6 +120,7 @@ class Over:
     run_queue_wait_s: float
     busy_frac: float
     cpu_frac: float
+    wake_lag_p99_s: float
 
 
 Message = Ready | Batch | Followed | Over

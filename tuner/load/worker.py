@@ -14,7 +14,7 @@ import numpy as np
 import uvloop
 
 from tuner.load.channel import Channel, open_channel
-from tuner.load.health import effort
+from tuner.load.health import Wakes, effort
 from tuner.load.offer import Offer
 from tuner.load.prompts import Questions, questions
 from tuner.load.recorder import Recorder
@@ -43,18 +43,19 @@ async def work(job: Job, worker: int) -> None:
 
 
 async def _offer(offer: Offer, recorder: Recorder, channel: Channel) -> None:
-    before = effort()
+    before, wakes = effort(), Wakes()
     async with asyncio.TaskGroup() as group:
         offering = group.create_task(offer.run())
         flushing = group.create_task(_flush(recorder, channel))
         followed = group.create_task(_tell_when_followed(offer, channel))
+        watching = group.create_task(wakes.watch())
         stopping = group.create_task(channel.words.stopped.wait())
         await asyncio.wait((offering, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in (offering, flushing, followed, stopping):
+        for task in (offering, flushing, followed, watching, stopping):
             task.cancel()
     spent = effort().since(before)
     channel.send(recorder.take())
-    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac, spent.cpu_frac))
+    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac, spent.cpu_frac, wakes.lag_p99_s))
 
 
 async def _flush(recorder: Recorder, channel: Channel) -> None:
