@@ -139,7 +139,7 @@ Cold: nothing known. Warm: begins at {INCUMBENT:.0%} of the truth, as after an e
 
 {machine}; {date.today().isoformat()}; {effort}; `python benchmarks/goodput_search.py`
 
-Without a cache: half an hour of processor time for the truths, 3 minutes for the searches, and for each replication
+Without a cache: half an hour of processor time for the truths, 10 minutes for the searches, and for each replication
 of an interval 4 s on the gentle slope and 10 s at the cliff.
 
 ## The search
