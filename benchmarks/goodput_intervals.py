@@ -13,7 +13,8 @@ from goodput_cases import CASES, Case, open_case, plan_of
 from goodput_truth import Windows, fingerprint, truth_of
 
 from tuner.evaluate import measure
-from tuner.finalists import Finalist, FinalistRun, Value, next_cells, paired_ratio, value_of
+from tuner.finalists import Finalist, FinalistRun, next_cells, value_of
+from tuner.finalvalue import Value, paired_ratio
 from tuner.probe import Prober
 from tuner.seeds import Purpose, derive
 from tuner.target import Target
@@ -33,7 +34,9 @@ PAIRS = tuple(
 # The level that a search found is taken to be off by as much as searches are: standard deviation of its logarithm.
 SEARCH_ERROR = 0.05
 # Code that another confirmation would come of; what it measures is in the folder's own name.
-CONFIRMED_BY = tuple(f"tuner/{name}.py" for name in ("crest", "evaluate", "finalists", "latencies", "probe", "score"))
+CONFIRMED_BY = tuple(
+    f"tuner/{name}.py" for name in ("crest", "evaluate", "finalists", "finalvalue", "latencies", "probe", "score")
+)
 
 
 Estimate = tuple[float, float, float] | None

@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 
 from tests.builders import a_score
-from tuner.finalists import (
-    MAX_LEVELS,
-    Cell,
-    Finalist,
-    FinalistRun,
-    Value,
-    interval,
-    next_cells,
-    paired_ratio,
-    value_of,
-)
+from tuner.finalists import MAX_LEVELS, Cell, Finalist, FinalistRun, next_cells, value_of
+from tuner.finalvalue import Value, interval, paired_ratio
 
 SEEDS = 5
 

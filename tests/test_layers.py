@@ -16,7 +16,7 @@ LAYERS = [
     ["tuner.target"],
     ["tuner.fluidity", "tuner.health", "tuner.latencies"],
     ["tuner.score", "tuner.space", "tuner.load"],
-    ["launchers", "tuner.curve", "tuner.crest"],
+    ["launchers", "tuner.curve", "tuner.crest", "tuner.finalvalue"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
         *(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.builders import a_configuration, a_crash, a_miss, an_outcome
-from tuner.finalists import Value
+from tuner.finalvalue import Value
 from tuner.outcome import Outcome
 from tuner.verdict import decide
 

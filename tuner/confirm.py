@@ -11,7 +11,8 @@ from tuner.curve import level_of
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
-from tuner.finalists import ENOUGH_SEEDS, Finalist, FinalistRun, Value, next_cells, value_of
+from tuner.finalists import Finalist, FinalistRun, next_cells, value_of
+from tuner.finalvalue import ENOUGH_SEEDS, Value
 from tuner.mishaps import leftovers
 from tuner.outcome import Outcome
 from tuner.pause import paused_by

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.finalists import ENOUGH_SEEDS, Value, paired_ratio
+from tuner.finalvalue import ENOUGH_SEEDS, Value, paired_ratio
 from tuner.outcome import Outcome
 from tuner.summary import Gain, HowSure, VerdictWord
 

@@ -2,7 +2,7 @@
 
 import altair as alt
 
-from tuner.finalists import Value
+from tuner.finalvalue import Value
 from tuner.report.charts import Picture, Size, row_link, svg
 from tuner.report.study import Study
 from tuner.wording.numbers import device, number

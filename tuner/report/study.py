@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.config.plan import Plan
-from tuner.finalists import Value
+from tuner.finalvalue import Value
 from tuner.outcome import Outcome
 from tuner.summary import Summary
 from tuner.wording.comparison import deployed
