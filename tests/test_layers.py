@@ -24,6 +24,7 @@ LAYERS = [
             "tuner.record",
             "tuner.events",
             "tuner.mishaps",
+            "tuner.answers",
             "tuner.idle",
             "tuner.capacity",
             "tuner.pause",

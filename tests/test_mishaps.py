@@ -6,7 +6,7 @@ from tests.builders import a_score
 from tests.logs import a_log
 from tuner.engineview import Scrape
 from tuner.health import Health
-from tuner.mishaps import leftovers, mishaps, silence, waiting
+from tuner.mishaps import mishaps, silence, waiting
 from tuner.probe import Recorded
 from tuner.requestlog import ClientHealth
 from tuner.score import Score
@@ -47,8 +47,8 @@ def test_a_client_that_waited_for_a_core_is_told_though_the_probe_counts() -> No
 
 
 def test_a_cache_that_kept_an_earlier_probes_prompts_is_flagged() -> None:
-    (said,) = leftovers(3, [with_leftovers(0.0), with_leftovers(0.4), with_leftovers(0.2), a_score()])
-    assert said.startswith("t3: in 2 of 4 probes the prefix cache had up to 40% of the prompt tokens")
+    (said,) = mishaps(3, [a_probe(one) for one in (with_leftovers(0.0), with_leftovers(0.4), with_leftovers(0.2))])
+    assert said.startswith("t3: in 2 of 3 probes the prefix cache had up to 40% of the prompt tokens")
 
 
 def test_an_engine_that_says_nothing_of_itself_is_told() -> None:

@@ -207,7 +207,7 @@ def test_fresh_runs_of_the_finalists_are_drawn(tmp_path):
         ("keep_default", "Keep the default"),
         ("inconclusive", "Inconclusive"),
         ("nothing", "0 of 2 configurations keep 99 %"),
-        ("deploy_without_default", "the default does not hold it"),
+        ("deploy_without_default", "the default was not seen to hold it"),
         ("all_infeasible", "2 out of memory"),
     ],
 )

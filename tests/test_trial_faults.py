@@ -6,8 +6,10 @@ import pytest
 
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
-from tuner.errors import FailureKind, Interrupted
+from tuner.errors import FailureKind, Interrupted, ServerFailed
+from tuner.evaluate import Visit, run_visit
 from tuner.events import Event, Note, StageEntered
+from tuner.finalists import Cell
 from tuner.outcome import Outcome
 from tuner.space import spaces_of
 from tuner.trial import TrialOrder, run_trial
@@ -88,6 +90,25 @@ def test_a_trial_whose_raw_timings_find_no_room_is_measured_all_the_same(tmp_pat
     heard: list[Event] = []
     assert run_trial(an_order(plan), heard.append).state == "measured"
     assert any(isinstance(event, Note) and "its raw timings could not be kept" in event.text for event in heard)
+
+
+def test_a_finalist_that_answers_nothing_as_it_should_has_failed_and_is_not_called_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOODTUNE_SIM_FAULT", "errors:1")
+    order = an_order(a_plan(tmp_path))
+    with pytest.raises(ServerFailed, match=r"none of .* requests was answered as it should be") as failed:
+        list(run_visit(Visit(order, (Cell(0, 0, 50.0, counted=40),)), lambda _event: None))
+    assert failed.value.kind is FailureKind.BAD_ANSWERS
+    assert list((order.plan.out / "trials" / "0000" / "confirm").glob("*.parquet")), "its raw timings are kept"
+
+
+def test_what_went_wrong_in_a_finalists_window_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOODTUNE_SIM_FAULT", "errors:30")
+    heard: list[Event] = []
+    (run,) = run_visit(Visit(an_order(a_plan(tmp_path)), (Cell(0, 0, 50.0, counted=40),)), heard.append)
+    assert 0 < run.score.good < run.score.counted
+    assert any(isinstance(event, Note) and "t0: some requests failed: HTTP 500" in event.text for event in heard)
 
 
 def test_ctrl_c_says_what_the_server_had_cost_until_then(tmp_path: Path) -> None:

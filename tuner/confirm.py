@@ -13,7 +13,6 @@ from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import Finalist, FinalistRun, next_cells, value_of
 from tuner.finalvalue import ENOUGH_SEEDS, Value
-from tuner.mishaps import leftovers
 from tuner.outcome import Outcome
 from tuner.pause import paused_by
 from tuner.target import OpenLoop
@@ -66,12 +65,10 @@ def _measure_finalists(work: Confirmation, evaluate: Evaluator, listener: Listen
             listener(Note(f"the budget is spent: {len(cells)} more windows would have narrowed the verdict"))
             return
         total = len(work.runs) + len(cells)
-        for run in evaluate.visits(plan_visits(cells, orders)):
+        for run in evaluate.visits(plan_visits(cells, orders), listener):
             record.append_run(plan.out, run)
             work.runs.append(run)
             listener(ConfirmProgress(len(work.runs), total, f"t{run.trial}"))
-            for text in leftovers(run.trial, [run.score]):
-                listener(Note(text))
 
 
 def finalists(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:

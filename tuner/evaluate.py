@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing import get_context
 
+from launchers.open import LOG_NAME
+from tuner.answers import check_answers
 from tuner.config.plan import Plan
 from tuner.errors import Interrupted
-from tuner.events import Event, Listener
+from tuner.events import Event, Listener, Note
 from tuner.finalists import Cell, FinalistRun
+from tuner.mishaps import mishaps
 from tuner.outcome import Outcome
-from tuner.probe import Prober
+from tuner.probe import Prober, Recorded
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder, written
 from tuner.score import Score
@@ -56,15 +59,18 @@ class Evaluator:
                 listener(event)
             yield outcome
 
-    def visits(self, visits: Sequence[Visit]) -> Iterator[FinalistRun]:
+    def visits(self, visits: Sequence[Visit], listener: Listener) -> Iterator[FinalistRun]:
         """Every window of `visits`, in order, each as soon as it is known."""
         if self._pool is None:
             for visit in visits:
-                yield from run_visit(visit)
+                yield from run_visit(visit, listener)
             return
         running = [self._pool.submit(_visit_elsewhere, visit) for visit in visits]
         for future in running:
-            yield from future.result()
+            runs, events = future.result()
+            for event in events:
+                listener(event)
+            yield from runs
 
 
 @contextmanager
@@ -90,22 +96,26 @@ def plan_visits(cells: Sequence[Cell], orders: dict[int, TrialOrder]) -> list[Vi
     return [visit for _, _, visit in sorted(turns, key=lambda entry: entry[:2])]
 
 
-def run_visit(visit: Visit) -> Iterator[FinalistRun]:
-    """Launch the finalist and measure its windows: open loop, each replicate with its own fresh seed.
+def run_visit(visit: Visit, listener: Listener) -> Iterator[FinalistRun]:
+    """Launch the finalist and measure its windows, each replicate with its own fresh seed; tell their mishaps.
 
     Interrupted, it says what had been spent on windows that were not measured to their end.
     """
     gpus, asked_s = visit.order.configuration.gpus, time.perf_counter()
     target, startup_s, until_s = None, 0.0, 0.0
+    recorded: list[Recorded] = []
     try:
         with open_for(visit.order) as target:
             startup_s = until_s = target.clock_s()
             for cell in visit.cells:
-                found = _measure_cell(visit.order.plan, cell, target)
+                found, probes = _measure_cell(visit.order.plan, cell, target)
+                recorded += probes
                 since_s, until_s = until_s, target.clock_s()
                 run = FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
                 startup_s = 0.0
                 yield run
+        for text in mishaps(visit.order.trial, recorded):
+            listener(Note(text))
     except KeyboardInterrupt as stop:
         if target is None:
             startup_s = time.perf_counter() - asked_s
@@ -113,18 +123,21 @@ def run_visit(visit: Visit) -> Iterator[FinalistRun]:
         raise Interrupted(startup_s * gpus, cut_s * gpus) from stop
 
 
-def _measure_cell(plan: Plan, cell: Cell, target: Target) -> Score:
-    """One window; its raw timings are kept."""
+def _measure_cell(plan: Plan, cell: Cell, target: Target) -> tuple[Score, list[Recorded]]:
+    """One window, and all that was sent for it; timings are kept. Raises ServerFailed where no answer was good."""
     seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
     prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
     if plan.workload.arrivals.kind == "closed":
         prober.idle()
     found = measure(prober, cell.level, cell.counted, plan)
-    raw = trial_folder(plan.out, cell.trial) / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
+    folder = trial_folder(plan.out, cell.trial)
+    raw = folder / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
     with written(raw):
         write_requests(raw, prober.recorded, with_chunks=plan.box.simulation != "virtual")
         write_metrics(raw.parent / "metrics" / raw.name, prober.recorded)
-    return found
+    for one in prober.recorded:
+        check_answers(one.log, folder / LOG_NAME)
+    return found, prober.recorded
 
 
 def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:
@@ -144,8 +157,9 @@ def _trial_elsewhere(order: TrialOrder) -> tuple[Outcome, list[Event]]:
     return run_trial(order, events.append), events
 
 
-def _visit_elsewhere(visit: Visit) -> list[FinalistRun]:
-    return list(run_visit(visit))
+def _visit_elsewhere(visit: Visit) -> tuple[list[FinalistRun], list[Event]]:
+    events: list[Event] = []
+    return list(run_visit(visit, events.append)), events
 
 
 def _join_parent(parent: int) -> None:

@@ -11,7 +11,7 @@ WAITING_FRAC = 0.05
 
 
 def mishaps(trial: int, probes: Sequence[Recorded]) -> Iterator[str]:
-    """Why requests failed, the first few kinds; which probes were measured twice; `waiting` and `leftovers`."""
+    """Why requests failed, the first few kinds; which probes were measured twice; `waiting`; a cache not empty."""
     errors = sorted({error for one in probes for error in one.log.errors})
     if errors:
         yield f"t{trial}: some requests failed: {'; '.join(errors[:3])}"
@@ -19,7 +19,7 @@ def mishaps(trial: int, probes: Sequence[Recorded]) -> Iterator[str]:
     if voided:
         yield f"t{trial}: {len(voided)} of {len(probes)} probes measured twice: {voided[0]}"
     yield from (f"t{trial}: {text}" for text in waiting(probes))
-    yield from leftovers(trial, [one.score for one in probes])
+    yield from _leftovers(trial, [one.score for one in probes])
 
 
 def waiting(probes: Sequence[Recorded]) -> Iterator[str]:
@@ -40,7 +40,7 @@ def _waiting_frac(log: RequestLog) -> float:
     return client.run_queue_wait_s / (client.workers * log.ended_s) if client and log.ended_s > 0 else 0.0
 
 
-def leftovers(trial: int, scores: Sequence[Score]) -> Iterator[str]:
+def _leftovers(trial: int, scores: Sequence[Score]) -> Iterator[str]:
     """That the prefix cache had prompts of an earlier probe, which makes a server look better than it is."""
     found = [frac for score in scores if score.health and (frac := score.health.leftover_frac)]
     if found:

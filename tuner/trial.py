@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from launchers.command import command_of
 from launchers.open import LOG_NAME, open_target
+from tuner.answers import check_answers
 from tuner.capacity import capacity
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits, Slo
 from tuner.config.workload import Workload
 from tuner.configuration import Configuration
-from tuner.errors import FailureKind, Fault, Interrupted, MeasurementVoid, ServerFailed
+from tuner.errors import Interrupted, MeasurementVoid, ServerFailed
 from tuner.events import Listener, Note, ProbeProgress, StageEntered
 from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
 from tuner.idle import missed_when_idle
@@ -25,7 +24,7 @@ from tuner.probe import Prober
 from tuner.ramp import best_step
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import trial_folder
-from tuner.requestlog import RequestLog, Status
+from tuner.requestlog import RequestLog
 from tuner.score import Score, answers_of, score
 from tuner.seeds import Purpose, derive
 from tuner.stretch import needed_scale
@@ -39,9 +38,6 @@ MISSES_TO_SEE, LEAST_THOROUGH, MOST_THOROUGH = 20, 560, 2000
 PEAK_THOROUGH = 1200
 LEAST_QUICK, MOST_QUICK = 100, 200
 OFFLINE_REQUESTS = 1000
-BAD_ANSWERS = (Status.FAILED, Status.TRUNCATED, Status.EMPTY)
-# So many answers, all of them bad, are no accident.
-LEAST_ANSWERS = 8
 # In virtual time: an engine reads its weights before it finds out that memory is short. An assumption.
 FAILED_START_S = 30.0
 
@@ -201,18 +197,8 @@ def search_load(order: TrialOrder, prober: Prober, listener: Listener) -> Answer
 
 
 def _check_answers(order: TrialOrder, prober: Prober) -> None:
-    """Raise ServerFailed where the last probe had answers, and all of them were errors, garbage or too short.
-
-    A server that is only slow lets requests time out, or be late.
-    """
-    log = prober.recorded[-1].log
-    ended = log.status[log.status != Status.UNFOLLOWED]
-    if len(ended) < LEAST_ANSWERS or not np.isin(ended, BAD_ANSWERS).all():
-        return
-    told, also = [*log.errors, "", ""][:2]
-    where = trial_folder(order.plan.out, order.trial) / LOG_NAME
-    what = f"none of {len(ended)} requests was answered as it should be"
-    raise ServerFailed(Fault(FailureKind.BAD_ANSWERS, told, also), what, where if where.exists() else None)
+    """Raise ServerFailed where the last probe had no answer as it should be."""
+    check_answers(prober.recorded[-1].log, trial_folder(order.plan.out, order.trial) / LOG_NAME)
 
 
 def given_load(workload: Workload) -> Load | None:

@@ -243,7 +243,7 @@ def _deploy(summary: Summary, plan: Plan) -> str:
     if best is None:
         return "A configuration holds the SLO"
     at = f"{goodput(best)} req/s per {device(plan)} inside the SLO"
-    return f"{at}; the default does not hold it" if summary.default is None else at
+    return f"{at}; the default was not seen to hold it" if summary.default is None else at
 
 
 def _keep_default(summary: Summary, plan: Plan) -> str:
