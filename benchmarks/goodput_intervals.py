@@ -13,7 +13,7 @@ from goodput_cases import CASES, Case, open_case, plan_of
 from goodput_truth import Windows, fingerprint, truth_of
 
 from tuner.evaluate import measure
-from tuner.finalists import Finalist, FinalistRun, next_cells, value_of
+from tuner.finalists import Finalist, FinalistRun, next_cells, usual_variance, value_of
 from tuner.finalvalue import Value, paired_ratio
 from tuner.probe import Prober
 from tuner.seeds import Purpose, derive
@@ -29,6 +29,8 @@ PAIRS = tuple(
             "qwen-7b chat 0.9 · vllm token_budget=1024 max_batch_size=256",
         ),
         ("qwen-7b mlperf-8b-server 0.99 · vllm default", "qwen-7b mlperf-8b-server 0.99 · sglang default"),
+        ("qwen-7b chat 0 · sglang default", "qwen-7b chat 0 · vllm token_budget=1024 max_batch_size=256"),
+        ("qwen-7b code 0.9 · vllm default", "qwen-7b code 0.9 · vllm token_budget=512 max_batch_size=128"),
     )
 )
 # The level that a search found is taken to be off by as much as searches are: standard deviation of its logarithm.
@@ -100,7 +102,8 @@ def _confirm(pair: tuple[Case, Case], true_levels: tuple[float, float], seeds: i
     for number, case in enumerate(pair):
         plan, target = plan_of(case), _target(case)
         level = float(f"{true_levels[number] * np.exp(off[number]):.3g}")
-        finalist = Finalist(number, level, case.gpus, counted=plan.slo.deciding_requests)
+        counted, usual = plan.slo.deciding_requests, usual_variance(plan.workload)
+        finalist = Finalist(number, level, case.gpus, counted=counted, usual_variance=usual)
         runs: list[FinalistRun] = []
         since_s = target.clock_s()
         while cells := next_cells(finalist, runs, seeds, plan.slo.attainment):

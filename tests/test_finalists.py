@@ -1,12 +1,14 @@
 """Finalists: how the winner and the default are measured again."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.builders import a_score
-from tuner.finalists import MAX_LEVELS, Cell, Finalist, FinalistRun, next_cells, value_of
+from tuner.config.workload import Workload
+from tuner.finalists import MAX_LEVELS, Cell, Finalist, FinalistRun, next_cells, usual_variance, value_of
 from tuner.finalvalue import Value, interval, paired_ratio
 
 SEEDS = 5
@@ -222,6 +224,34 @@ def test_an_offline_load_has_one_level() -> None:
     runs = [run(cell, 2000.0) for cell in next_cells(finalist, [], SEEDS, 0.0)]
     assert {one.rate for one in runs} == {1000.0}
     assert next_cells(finalist, runs, SEEDS, 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("of_the_workload", "variance"),
+    [
+        ({"arrivals": {"kind": "poisson"}}, 1.0),
+        ({"arrivals": {"kind": "gamma", "cv": 3}}, 5.0),
+        ({"arrivals": {"kind": "gamma", "cv": 1}}, 1.0),
+        ({"arrivals": {"kind": "closed"}}, 0.0),
+        ({"turns": {"per_session": 4, "added_tokens": {"fixed": 50}}}, 0.0),
+    ],
+)
+def test_what_is_usual_of_windows_is_known_where_requests_come_singly(
+    of_the_workload: dict[str, Any], variance: float
+) -> None:
+    """By Kingman's formula bursts make waiting vary by more; of users and sessions nothing is taken to be usual."""
+    workload = Workload(title="one", prompt={"fixed": 100}, output={"fixed": 10}, **of_the_workload)
+    assert usual_variance(workload) == pytest.approx(variance)
+
+
+def test_bursts_make_the_usual_spread_of_a_finalist_larger() -> None:
+    finalist = Finalist(3, 10.0, 1)
+    runs = measured(finalist, edge=10.2, spread=0.001)
+    single = value_of(finalist, runs, 0.99)
+    bursty = value_of(replace(finalist, usual_variance=5.0), runs, 0.99)
+    unknown = value_of(replace(finalist, usual_variance=0.0), runs, 0.99)
+    assert bursty.usual_spread == pytest.approx(5**0.5 * single.usual_spread)
+    assert unknown.usual_spread == 0 and bursty.mean == single.mean == unknown.mean
 
 
 def test_the_interval_of_a_mean_is_students() -> None:

@@ -11,7 +11,7 @@ from tuner.curve import level_of
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
-from tuner.finalists import Finalist, FinalistRun, next_cells, value_of
+from tuner.finalists import Finalist, FinalistRun, next_cells, usual_variance, value_of
 from tuner.finalvalue import ENOUGH_SEEDS, Value
 from tuner.outcome import Outcome
 from tuner.pause import paused_by
@@ -108,15 +108,16 @@ def _spent_s(work: Confirmation) -> float:
 def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
     assert outcome.best, "a trial that holds the SLO has a best probe"
     level, gpus = level_of(outcome.best.load), outcome.configuration.gpus
+    counted, usual = plan.slo.deciding_requests, usual_variance(plan.workload)
     match plan.workload.arrivals.kind:
         case "closed":
-            return Finalist(outcome.trial, level, gpus, steps="users")
+            return Finalist(outcome.trial, level, gpus, steps="users", usual_variance=usual)
         case "at_once":
             return Finalist(outcome.trial, level, gpus, steps="none")
         case "trace" if plan.workload.arrivals.speed:
-            return Finalist(outcome.trial, level, gpus, steps="none", counted=plan.slo.deciding_requests)
+            return Finalist(outcome.trial, level, gpus, steps="none", counted=counted)
         case _:
-            return Finalist(outcome.trial, level, gpus, counted=plan.slo.deciding_requests)
+            return Finalist(outcome.trial, level, gpus, counted=counted, usual_variance=usual)
 
 
 def _failed_default(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalist]:
@@ -136,4 +137,5 @@ def _failed_default(plan: Plan, outcomes: Mapping[int, Outcome]) -> list[Finalis
     rate_rps, default = min(lowest, key=lambda pair: pair[0])
     counted = math.ceil(plan.slo.deciding_requests / ENOUGH_SEEDS)
     steps: Literal["rate", "none"] = "none" if plan.workload.arrivals.speed else "rate"
-    return [Finalist(default.trial, rate_rps, default.configuration.gpus, steps, least=rate_rps, counted=counted)]
+    usual = usual_variance(plan.workload)
+    return [Finalist(default.trial, rate_rps, default.configuration.gpus, steps, rate_rps, counted, usual)]

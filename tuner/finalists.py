@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from tuner.config.workload import Workload
 from tuner.crest import Level, crest_of
 from tuner.finalvalue import LEAST_SEEDS, Value, interval
 from tuner.requests import FloatArray
@@ -33,7 +34,8 @@ SHIFTS = (-0.5, 0.5)
 # Without one of the seeds the crest may lie outside of the levels that bracket it with all, by so much.
 BEYOND = 1.2
 # The variance of a window's attainment over that of independent requests, at the crest, per power of the odds: the
-# steeper a server's cliff, the more its requests share their fate. 2 in the mean over ten simulated servers.
+# steeper a server's cliff, the more its requests share their fate. 2 in the mean over ten simulated servers to which
+# requests came as a Poisson process.
 DISPERSION_PER_POWER = 2.0
 
 
@@ -41,7 +43,7 @@ DISPERSION_PER_POWER = 2.0
 class Finalist:
     """A configuration to measure again: its trial, the level its search found (req/s, users, or the one
     level there is), and its GPUs. `least`: the lowest level worth having. `counted`: requests that each window must
-    be expected to count at least."""
+    be expected to count at least. `usual_variance`: of windows, relative to those of Poisson arrivals; 0: unknown."""
 
     trial: int
     level: float
@@ -49,6 +51,7 @@ class Finalist:
     steps: Literal["rate", "users", "none"] = "rate"
     least: float = 0.0
     counted: int = 0
+    usual_variance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,18 @@ class Cell:
     replicate: int
     level: float
     counted: int = 0
+
+
+def usual_variance(workload: Workload) -> float:
+    """Of windows of this workload, relative to those of requests that come singly as a Poisson process.
+
+    Of gamma gaps (cv² + 1)/2, as waiting has by Kingman's formula (1961) where service times vary as exponential ones
+    do. 0 where it is not known: users wait for a full server; sessions and recordings have bursts of their own.
+    """
+    arrivals = workload.arrivals
+    if workload.turns is not None or arrivals.kind in {"closed", "trace", "at_once"}:
+        return 0.0
+    return ((arrivals.cv or 1.0) ** 2 + 1) / 2
 
 
 def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, attainment: float) -> list[Cell]:
@@ -128,7 +143,8 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
     own = [run for run in own if run.rate in near]
     crest = crest_of(_levels(own), (near[0], near[-1]), wanted)
     upper = next(level for level in near[1:] if level >= crest.level)
-    usual = DISPERSION_PER_POWER / (crest.slope * np.mean([run.score.counted for run in own]))
+    dispersion = DISPERSION_PER_POWER * finalist.usual_variance
+    usual = dispersion / (crest.slope * np.mean([run.score.counted for run in own]))
     logs = np.log(crest.goodput_rps / finalist.gpus) + _shifts(own, (near[0] / BEYOND, near[-1] * BEYOND), wanted)
     return Value(
         finalist.trial,
@@ -137,8 +153,7 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
         crest.attainment,
         dict(zip(_replicates(own), np.exp(logs).tolist(), strict=True)),
         between=(near[near.index(upper) - 1], upper),
-        # Users who wait for a full server even it out: what is usual of them is not known.
-        usual_spread=0.0 if finalist.steps == "users" else float(usual**0.5),
+        usual_spread=float(usual**0.5),
     )
 
 
