@@ -200,7 +200,7 @@ def goodtune(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[dic
         score(log, scenario.load, Limits(ttft_s=1.0, itl_s=0.1))
         time.sleep(scenario.still_s)
 
-    supervision = Supervision(watch, lambda: None, send_lag_limit_s=TIMEOUT_S, workers=scenario.workers)
+    supervision = Supervision(watch, lambda: None, lag_limit_s=TIMEOUT_S, workers=scenario.workers)
     window = Window(WARMUP_S, seconds, TIMEOUT_S)
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     log = replay(endpoint, requests, scenario.load, window, supervision)

@@ -46,7 +46,7 @@ def a_window(**overrides: float) -> Window:
 
 
 def look_after(**overrides: Any) -> Supervision:
-    values = {"watch": lambda log: None, "check_alive": lambda: None, "send_lag_limit_s": PATIENCE_S}
+    values = {"watch": lambda log: None, "check_alive": lambda: None, "lag_limit_s": PATIENCE_S}
     return Supervision(**values | overrides)
 
 

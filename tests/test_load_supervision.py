@@ -9,8 +9,10 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -27,7 +29,8 @@ from tests.replays import (
 )
 from tuner.config.slo import Limits
 from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
-from tuner.load.replay import Endpoint, replay, tolerated_lag_s
+from tuner.load.replay import Endpoint, replay
+from tuner.load.validity import tolerated_lag_s
 from tuner.requestlog import RequestLog, Status
 from tuner.target import ClosedLoop, OpenLoop
 
@@ -155,7 +158,7 @@ def test_a_worker_that_is_killed_makes_the_measurement_void(fake_server):
 
 def test_a_client_that_was_late_makes_the_measurement_void(fake_server):
     with pytest.raises(MeasurementVoid, match=r"ms late at p99 .*give the client its own CPU cores"):
-        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), send_lag_limit_s=-1.0)
+        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), lag_limit_s=-1.0)
 
 
 def suspend_workers_for(seconds: float) -> None:
@@ -191,8 +194,15 @@ def test_a_closed_loop_whose_client_read_late_is_void(fake_server):
             requests_for(fake.prompt_tokens(fake.silence)),
             ClosedLoop(1),
             watch=Suspending(),
-            send_lag_limit_s=limit_s,
+            lag_limit_s=limit_s,
         )
+
+
+def test_a_client_that_stood_still_for_a_moment_makes_the_measurement_void_if_many_miss_a_limit_by_it(fake_server):
+    """Half a second in ten minutes is nothing at p99, and yet in every answer that was under way."""
+    long_answers = replace(requests_for(*[PLAIN] * 400), output_tokens=np.full(400, 100))
+    with pytest.raises(MeasurementVoid, match=r"\d+ of \d+ requests miss a limit by no more than .* stood still"):
+        run(fake_server, long_answers, ClosedLoop(20), watch=Suspending(), limits=Limits(itl_s=0.2))
 
 
 def test_a_lonely_user_measured_with_more_workers_than_users_is_believed(fake_server):
