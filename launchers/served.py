@@ -17,10 +17,10 @@ from launchers.salt import fresh_salt, salted
 from launchers.scrape import Scraper, scraping
 from launchers.supervisor import Launch, Server, running
 from launchers.vacancy import Vacancy
-from tuner.config.slo import Limits
 from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.replay import Endpoint, Supervision, more_workers, replay, workers_needed
+from tuner.load.validity import Tolerance
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
@@ -48,7 +48,7 @@ class Serving:
 
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
     server that is not idle, and its cache empty, within `reset_timeout_s` hangs. Whether
-    a client was too slow is judged by `limits`. A probe is stopped in which no token comes for
+    a client was too slow is judged by `tolerance`. A probe is stopped in which no token comes for
     `silence_limit_s`. `vacancy` is what has to be free before the server starts, `farewell` removes its container, if
     it is in one.
     """
@@ -62,7 +62,7 @@ class Serving:
     port: int = 0
     cores: tuple[int, ...] = ()
     farewell: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
+    tolerance: Tolerance = field(default_factory=Tolerance)
     reset_timeout_s: float = 60.0
     silence_limit_s: float = SILENCE_LIMIT_S
     ready_timeout_s: float | None = None
@@ -84,7 +84,7 @@ class ServedTarget:
         cores, silence_limit_s = len(usable_cores()), self.serving.silence_limit_s
         workers = workers_needed(requests, load, cores)
         supervision = Supervision(
-            watch, self._look_at_server, self.serving.limits, workers=workers, silence_limit_s=silence_limit_s
+            watch, self._look_at_server, self.serving.tolerance, workers=workers, silence_limit_s=silence_limit_s
         )
         try:
             return self._replay(requests, load, window, supervision)

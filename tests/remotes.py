@@ -10,11 +10,11 @@ from typing import Any
 from launchers.access import Access
 from launchers.remote import SAFE_VOCAB, Described, RemoteTarget, open_remote
 from tests.fakes import openai_server as fake
-from tuner.config.slo import Limits
+from tuner.load.validity import Tolerance
 
 NOBODY = Access()
 # A client may be late on a busy machine.
-PATIENT = Limits(ttft_s=50.0)
+PATIENT = Tolerance(lag_s=5.0)
 
 
 @contextmanager

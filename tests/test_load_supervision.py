@@ -19,6 +19,7 @@ import pytest
 from tests.fakes import openai_server as fake
 from tests.processes import until
 from tests.replays import (
+    PATIENCE_S,
     PLAIN,
     a_window,
     journal,
@@ -30,7 +31,7 @@ from tests.replays import (
 from tuner.config.slo import Limits
 from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.replay import Endpoint, replay
-from tuner.load.validity import tolerated_lag_s
+from tuner.load.validity import Tolerance, tolerated_lag_s
 from tuner.requestlog import RequestLog, Status
 from tuner.target import ClosedLoop, OpenLoop
 
@@ -158,7 +159,7 @@ def test_a_worker_that_is_killed_makes_the_measurement_void(fake_server):
 
 def test_a_client_that_was_late_makes_the_measurement_void(fake_server):
     with pytest.raises(MeasurementVoid, match=r"ms late at p99 .*give the client its own CPU cores"):
-        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), lag_limit_s=-1.0)
+        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), tolerance=Tolerance(lag_s=-1.0))
 
 
 def suspend_workers_for(seconds: float) -> None:
@@ -194,7 +195,7 @@ def test_a_closed_loop_whose_client_read_late_is_void(fake_server):
             requests_for(fake.prompt_tokens(fake.silence)),
             ClosedLoop(1),
             watch=Suspending(),
-            lag_limit_s=limit_s,
+            tolerance=Tolerance(lag_s=limit_s),
         )
 
 
@@ -202,7 +203,8 @@ def test_a_client_that_stood_still_for_a_moment_makes_the_measurement_void_if_ma
     """Half a second in ten minutes is nothing at p99, and yet in every answer that was under way."""
     long_answers = replace(requests_for(*[PLAIN] * 400), output_tokens=np.full(400, 100))
     with pytest.raises(MeasurementVoid, match=r"\d+ of \d+ requests miss a limit by no more than .* stood still"):
-        run(fake_server, long_answers, ClosedLoop(20), watch=Suspending(), limits=Limits(itl_s=0.2))
+        tolerance = Tolerance(Limits(itl_s=0.2), PATIENCE_S)
+        run(fake_server, long_answers, ClosedLoop(20), watch=Suspending(), tolerance=tolerance)
 
 
 def test_a_lonely_user_measured_with_more_workers_than_users_is_believed(fake_server):

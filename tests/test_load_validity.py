@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.builders import an_slo
 from tests.logs import a_log
 from tuner.config.slo import Limits
-from tuner.load.validity import in_doubt, longest_s, too_many
+from tuner.load.validity import Tolerance, in_doubt, longest_s, tolerance_of, tolerated_lag_s, too_many
 from tuner.target import ClosedLoop
 
 LIMITS = Limits(ttft_s=0.2, itl_s=0.05)
@@ -51,12 +52,24 @@ def test_misses_of_requests_that_do_not_count_are_in_no_doubt() -> None:
 
 
 @pytest.mark.parametrize(
+    ("attainment", "frac"),
+    [
+        pytest.param(0.99, 0.0025, id="a quarter of the misses"),
+        pytest.param(0.95, 0.0125, id="the same"),
+        pytest.param(0.5, 0.02, id="but no more than 2 %"),
+        pytest.param(0.999, 0.0025, id="nor less than can be told"),
+    ],
+)
+def test_few_of_the_misses_that_an_slo_allows_may_be_in_doubt(attainment: float, frac: float) -> None:
+    slo = an_slo(limits=LIMITS, attainment=attainment)
+    assert tolerance_of(slo) == Tolerance(LIMITS, tolerated_lag_s(LIMITS), pytest.approx(frac))
+
+
+@pytest.mark.parametrize(
     ("counted", "found", "is_void"), [(10, 2, False), (10, 3, True), (1000, 5, False), (1000, 6, True)]
 )
-def test_a_probe_with_more_than_one_doubtful_request_in_200_is_not_believed(
-    counted: int, found: int, is_void: bool
-) -> None:
+def test_a_probe_with_too_many_requests_in_doubt_is_not_believed(counted: int, found: int, is_void: bool) -> None:
     log = a_log([(0.0, (0.1,))] * counted)
-    said = too_many(np.arange(counted) < found, log)
+    said = too_many(np.arange(counted) < found, log, in_doubt_frac=0.005)
     assert (said is not None) == is_void
     assert said is None or said.startswith(f"{found} of {counted} requests miss a limit by no more than")

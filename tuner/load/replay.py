@@ -12,12 +12,11 @@ from time import perf_counter
 
 import numpy as np
 
-from tuner.config.slo import Limits
 from tuner.errors import MeasurementVoid
 from tuner.load.crew import Crew, start_crew
 from tuner.load.log import Transcript
 from tuner.load.reuse import reusable_tokens
-from tuner.load.validity import in_doubt, longest_s, tolerated_lag_s, too_many, unbelievable
+from tuner.load.validity import Tolerance, in_doubt, longest_s, too_many, unbelievable
 from tuner.load.wire import Batch, Endpoint, Job, Over
 from tuner.requestlog import ClientHealth, RequestLog
 from tuner.requests import FloatArray, IntArray, Requests
@@ -47,16 +46,15 @@ REQUESTS_PER_WORKER_PER_S = 500
 class Supervision:
     """How a probe is looked after, about once a second.
 
-    `check_alive` raises ServerFailed if the server has died. A client that is too slow for `limits` makes the probe
-    void (`tuner.load.validity`); `lag_limit_s`: how late it may be at p99, None: what the limits allow.
+    `check_alive` raises ServerFailed if the server has died. A client that is later than `tolerance` allows makes
+    the probe void.
     `workers`: processes that measure; None: as many as the load takes. A probe is stopped when there have
     been requests for `silence_limit_s` seconds and no byte of any answer.
     """
 
     watch: Watch
     check_alive: Callable[[], None]
-    limits: Limits = field(default_factory=Limits)
-    lag_limit_s: float | None = None
+    tolerance: Tolerance = field(default_factory=Tolerance)
     workers: int | None = None
     silence_limit_s: float = math.inf
 
@@ -118,11 +116,11 @@ class _Probe:
         stopped = self._look_after(start_s)
         ended_s = perf_counter() - start_s
         self._finish()
-        health, limits = self._client_health(), self._supervision.limits
-        lag_limit_s = self._supervision.lag_limit_s or tolerated_lag_s(limits)
+        health, tolerance = self._client_health(), self._supervision.tolerance
         log = replace(self._transcript.log(ended_s), stopped=stopped)
-        doubtful = in_doubt(log, self._load, limits, self._stalled_s(log))
-        why_void = unbelievable(health, self._load, ended_s, lag_limit_s) or too_many(doubtful, log)
+        doubtful = in_doubt(log, self._load, tolerance.limits, self._stalled_s(log))
+        why_void = unbelievable(health, self._load, ended_s, tolerance.lag_s)
+        why_void = why_void or too_many(doubtful, log, tolerance.in_doubt_frac)
         if why_void:
             raise MeasurementVoid(why_void)
         reusable = self._reusable_tokens(log)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from tuner.config.slo import Limits
+from tuner.config.slo import Limits, Slo
 from tuner.requestlog import ClientHealth, RequestLog
 from tuner.requests import BoolArray, FloatArray
 from tuner.score import answers_of, bad_answers
@@ -22,10 +23,26 @@ BUSY_LIMIT_FRAC = 0.9
 # A shorter probe is little more than its own beginning, which is busy on any machine.
 SATURATION_SHOWS_S = 2.0
 ADVICE = "give the client its own CPU cores, or lower the load"
-# Requests that may owe a miss to a client that stood still: so many, or this share of all that count.
-LEAST_IN_DOUBT, IN_DOUBT_FRAC = 2, 0.005
+# So many of the requests that may miss the SLO may owe that to a client that stood still, within bounds; or so many.
+IN_DOUBT_OF_MISSES, IN_DOUBT_FRACS, LEAST_IN_DOUBT = 0.25, (0.0025, 0.02), 2
 # How long the client stood still is rounded up to a multiple of this, seconds.
 STALL_STEP_S = 0.010
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a client may have spoilt of a probe: sends and reads that are `lag_s` late at p99, and the share
+    `in_doubt_frac` of its requests, which miss `limits` by no more than it stood still."""
+
+    limits: Limits = field(default_factory=Limits)
+    lag_s: float = SEND_LAG_LIMIT_S
+    in_doubt_frac: float = IN_DOUBT_FRACS[0]
+
+
+def tolerance_of(slo: Slo) -> Tolerance:
+    """So little that attainment is hardly another."""
+    in_doubt_frac = float(np.clip(IN_DOUBT_OF_MISSES * (1 - slo.attainment), *IN_DOUBT_FRACS))
+    return Tolerance(slo.limits, tolerated_lag_s(slo.limits), in_doubt_frac)
 
 
 def tolerated_lag_s(limits: Limits) -> float:
@@ -97,10 +114,10 @@ def in_doubt(log: RequestLog, load: Load, limits: Limits, stalled_s: FloatArray)
     return np.asarray(doubtful)
 
 
-def too_many(doubtful: BoolArray, log: RequestLog) -> str | None:
+def too_many(doubtful: BoolArray, log: RequestLog, in_doubt_frac: float) -> str | None:
     """Why nobody should believe a probe in which so many requests are in doubt; None: it may be believed."""
     found, counted = int(doubtful.sum()), int(log.counted.sum())
-    if found <= max(LEAST_IN_DOUBT, IN_DOUBT_FRAC * counted):
+    if found <= max(LEAST_IN_DOUBT, in_doubt_frac * counted):
         return None
     what = f"{found} of {counted} requests miss a limit by no more than the load generator stood still meanwhile"
     return f"{what}; {ADVICE}"
