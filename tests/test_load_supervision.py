@@ -162,9 +162,9 @@ def test_a_client_that_was_late_makes_the_measurement_void(fake_server):
         run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), tolerance=Tolerance(lag_s=-1.0))
 
 
-def suspend_workers_for(seconds: float) -> None:
-    """Keep this probe's workers from any core."""
-    workers = workers_left()
+def suspend_workers_for(seconds: float, at_most: int) -> None:
+    """Keep this probe's workers, or some of them, from any core."""
+    workers = workers_left()[:at_most]
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(seconds)
@@ -177,13 +177,13 @@ class Suspending:
 
     STALL_S = 0.5
 
-    def __init__(self) -> None:
-        self.looks = 0
+    def __init__(self, workers: int = 9) -> None:
+        self.looks, self.workers = 0, workers
 
     def __call__(self, log: RequestLog) -> str | None:
         self.looks += 1
         if self.looks == 2:
-            suspend_workers_for(self.STALL_S)
+            suspend_workers_for(self.STALL_S, self.workers)
         return "seen enough" if self.looks == 3 else None
 
 
@@ -196,6 +196,18 @@ def test_a_closed_loop_whose_client_read_late_is_void(fake_server):
             ClosedLoop(1),
             watch=Suspending(),
             tolerance=Tolerance(lag_s=limit_s),
+        )
+
+
+def test_one_of_several_workers_that_read_late_is_enough(fake_server):
+    with pytest.raises(MeasurementVoid, match=r"woke, and read, \d+ ms late at p99"):
+        run(
+            fake_server,
+            requests_for(*[fake.prompt_tokens(fake.silence)] * 2),
+            ClosedLoop(2),
+            watch=Suspending(workers=1),
+            workers=2,
+            tolerance=Tolerance(lag_s=0.05),
         )
 
 
