@@ -146,6 +146,7 @@ def test_a_resumed_study_counts_what_was_done():
         (WINNER, "t1 6.90 req/s/GPU, best so far  budget 512"),
         (DEFAULT, "t0 5.70 req/s/GPU  (engine default)"),
         (a_crash(2, a_configuration(tp=8)), "t2 out of memory  tp 8 → server.log"),
+        (replace(WINNER, trial=3, state="pruned"), "t3 stopped early, ~6.90 req/s/GPU  budget 512"),
     ],
 )
 def test_an_ended_trial_leaves_one_line(outcome, line):

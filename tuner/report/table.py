@@ -8,7 +8,7 @@ from tuner.outcome import Outcome
 from tuner.report.dots import offered_per_gpu
 from tuner.report.study import Cast
 from tuner.wording.comparison import at_percentile, percentile_name
-from tuner.wording.naming import METRICS, Naming, differences, ending, short, title, value_text, worth
+from tuner.wording.naming import METRICS, Naming, differences, ending, short, title, value_text, worth, worth_text
 from tuner.wording.numbers import DASH, device, latency, number, share
 
 
@@ -97,7 +97,8 @@ def _row(
 
 def _results(outcome: Outcome, metrics: Sequence[str], attainment: float) -> list[Cell]:
     """What the trial's best probe gave; dashes where there is none."""
-    goodput, best = _number(outcome.value_rps_per_gpu if outcome.holds_slo else None), outcome.best
+    goodput = Cell(worth_text(outcome), outcome.value_rps_per_gpu if outcome.holds_slo else -1)
+    best = outcome.best
     if best is None:
         return [goodput] + [Cell(DASH, -1)] * (len(metrics) + 5)
     seen = [at_percentile(best, name, attainment) for name in metrics]

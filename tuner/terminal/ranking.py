@@ -8,8 +8,8 @@ from rich.text import Text
 from tuner.outcome import Outcome
 from tuner.terminal.progress import Progress
 from tuner.wording.comparison import at_percentile, percentile_name
-from tuner.wording.naming import METRICS, ending, title, trial_name, worth
-from tuner.wording.numbers import DASH, latency, number, share
+from tuner.wording.naming import METRICS, ending, title, trial_name, worth, worth_text
+from tuner.wording.numbers import latency, share
 
 ALL_COLUMNS_FROM = 90
 ATTAINMENT_FROM = 70
@@ -51,7 +51,7 @@ def _columns(progress: Progress, width: int) -> list[_Column]:
     which = percentile_name(slo.attainment)
     columns = [
         _Column("#", 5, lambda outcome: trial_name(outcome.trial)),
-        _Column("goodput", 7, lambda outcome: number(outcome.value_rps_per_gpu) if outcome.holds_slo else DASH),
+        _Column("goodput", 7, worth_text),
     ]
     if width >= ATTAINMENT_FROM:
         columns.append(_Column("in SLO", 7, lambda outcome: share(outcome.best.attainment if outcome.best else None)))

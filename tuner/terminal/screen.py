@@ -15,7 +15,7 @@ from tuner.terminal.progress import Progress, Running
 from tuner.terminal.ranking import ranking
 from tuner.wording.comparison import at_percentile
 from tuner.wording.conclusion import closest, closest_text
-from tuner.wording.naming import METRICS, ending, slo_text, title, trial_name
+from tuner.wording.naming import METRICS, ending, slo_text, title, trial_name, worth_text
 from tuner.wording.numbers import (
     device,
     dollars,
@@ -96,7 +96,9 @@ def end_line(progress: Progress, outcome: Outcome) -> str:
         where = f" → {outcome.failure.log}" if outcome.failure and outcome.failure.log else ""
         return f"{name} {ending(outcome)}  {what}{where}"
     is_best = progress.best is not None and progress.best.trial == outcome.trial
-    value = f"{number(outcome.value_rps_per_gpu)} {rate_unit(progress.plan)}"
+    value = f"{worth_text(outcome)} {rate_unit(progress.plan)}"
+    if outcome.state == "pruned":
+        return f"{name} {ending(outcome)}, {value}  {what}"
     return f"{name} {value}{', best so far' if is_best else ''}  {what}"
 
 

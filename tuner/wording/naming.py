@@ -11,7 +11,7 @@ from tuner.errors import FailureKind
 from tuner.outcome import Failure, Outcome
 from tuner.score import Score
 from tuner.space import smallest_tp
-from tuner.wording.numbers import limit, number, wanted_share
+from tuner.wording.numbers import DASH, limit, number, wanted_share
 
 METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "itl_s": "ITL", "e2e_s": "E2E"}
 DEFAULT = "(engine default)"
@@ -155,6 +155,12 @@ def ending(outcome: Outcome) -> str:
         return "in SLO"
     broken = broken_limit(outcome.best) if outcome.best else None
     return f"misses SLO: {broken}" if broken else "misses SLO"
+
+
+def worth_text(outcome: Outcome) -> str:
+    """What a trial that held the SLO is worth, req/s per GPU: `6.90`; `~5.64` of one stopped early."""
+    about = "~" if outcome.state == "pruned" else ""
+    return f"{about}{number(outcome.value_rps_per_gpu)}" if outcome.holds_slo else DASH
 
 
 def worth(outcome: Outcome) -> tuple[float, float, int]:
