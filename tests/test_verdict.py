@@ -40,6 +40,21 @@ def test_two_seeds_never_make_it_sure() -> None:
     assert found.how_sure != "high"
 
 
+@pytest.mark.parametrize(
+    ("seeds", "word"),
+    [
+        pytest.param((2, 3), "inconclusive", id="none"),
+        pytest.param((1, 2), "inconclusive", id="one, whose interval would be a point"),
+        pytest.param((0, 1), "deploy", id="two"),
+    ],
+)
+def test_a_gain_takes_two_seeds_that_saw_both(seeds: tuple[int, int], word: str) -> None:
+    default, challenger = a_value(0, [10.0, 10.1]), replace(a_value(7, []), per_seed=dict.fromkeys(seeds, 20.0))
+    found = decide([an_outcome(0), an_outcome(7)], default, challenger)
+    assert (found.word, found.best, found.gain is not None) == (word, 7, word == "deploy")
+    assert word == "deploy" or "of the fresh seeds saw both" in found.why
+
+
 def test_a_default_that_holds_the_slo_nowhere_leaves_no_gain_to_state() -> None:
     found = decide([a_miss(0), an_outcome(7)], None, a_value(7, [12.0] * 5))
     assert (found.word, found.best, found.gain) == ("deploy", 7, None)

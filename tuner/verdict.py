@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.finalvalue import ENOUGH_SEEDS, Value, paired_ratio
+from tuner.finalvalue import ENOUGH_SEEDS, LEAST_SEEDS, Value, common_seeds, paired_ratio
 from tuner.outcome import Outcome
 from tuner.summary import Gain, HowSure, VerdictWord
 
@@ -47,6 +47,10 @@ def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value
 
 
 def _compared(default: Value, challenger: Value) -> Verdict:
+    common = len(common_seeds(challenger, default))
+    if common < LEAST_SEEDS:
+        why = f"both held the SLO, but only {common} of the fresh seeds saw both; a gain takes {LEAST_SEEDS} at least"
+        return Verdict("inconclusive", why, "low", challenger.trial, None)
     ratio, (low, high), per_seed = paired_ratio(challenger, default)
     gain = Gain(ratio, (low, high))
     seeds = f"{int((per_seed > 1).sum())} of {len(per_seed)} fresh seeds"
