@@ -13,7 +13,7 @@ from tuner.score import Score
 from tuner.target import ClosedLoop, Load
 from tuner.wording.inside import Knobs, said_in
 from tuner.wording.naming import METRICS, bound_text, slo_text
-from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
+from tuner.wording.numbers import DASH, kept_up_with, latency, load_text, number, share, wanted_share
 
 LABEL, WIDTH = 20, 78
 TIE = "\u00a0"
@@ -80,9 +80,8 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
         users = "users" if order.workload.arrivals.kind == "closed" else "req/s"
         lines += _row("holds up to", f"{number(found.edge)} {users}, fitted through all probes")
     if outcome.capacity_rps is not None and order.load is None:
-        lines += _row(
-            "keeps up to", f"{number(outcome.capacity_rps)} req/s: queue short, pooled p99 gap in its limit"
-        )
+        rate = kept_up_with(outcome.capacity_rps, is_least=outcome.capacity_is_least)
+        lines += _row("kept up with", f"{rate} req/s: queue short, pooled p99 gap in its limit")
     return lines
 
 
