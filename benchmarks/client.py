@@ -28,6 +28,7 @@ from known_schedule import MODEL, Journal, KnownServer, Schedule, compiled, key_
 from tuner.config.slo import Limits
 from tuner.load.prompts import Bodies
 from tuner.load.replay import Endpoint, Supervision, replay
+from tuner.load.validity import Tolerance
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests, Segment
 from tuner.score import score
@@ -200,7 +201,7 @@ def goodtune(bench: Bench, scenario: Scenario, server: KnownServer) -> tuple[dic
         score(log, scenario.load, Limits(ttft_s=1.0, itl_s=0.1))
         time.sleep(scenario.still_s)
 
-    supervision = Supervision(watch, lambda: None, send_lag_limit_s=TIMEOUT_S, workers=scenario.workers)
+    supervision = Supervision(watch, lambda: None, tolerance=Tolerance(lag_s=TIMEOUT_S), workers=scenario.workers)
     window = Window(WARMUP_S, seconds, TIMEOUT_S)
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     log = replay(endpoint, requests, scenario.load, window, supervision)

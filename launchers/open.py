@@ -21,7 +21,7 @@ from tuner.config.model import Model
 from tuner.config.plan import Plan
 from tuner.config.workload import Chances
 from tuner.configuration import Configuration
-from tuner.load.replay import tolerated_lag_s
+from tuner.load.validity import tolerance_of
 from tuner.target import Target
 
 # Of a request's time: those that met the silence have timed out, and are known to be bad.
@@ -105,7 +105,7 @@ def _serving(engine: Engine, plan: Plan, command: tuple[str, ...], folder: Path,
         port=plan.port or 0,
         ready_timeout_s=plan.start_timeout_s,
         silence_limit_s=min(SILENCE_LIMIT_S, SILENCE_SHARE * plan.slo.timeout_s),
-        send_lag_limit_s=tolerated_lag_s(plan.slo.limits),
+        tolerance=tolerance_of(plan.slo),
     )
 
 

@@ -23,7 +23,8 @@ from tuner.config.model import Model, model_from_config_json
 from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
 from tuner.load.prompts import Bodies, ChatBodies, drawn_ids
-from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
+from tuner.load.replay import Endpoint, Supervision, more_workers, replay, workers_needed
+from tuner.load.validity import Tolerance
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
@@ -67,7 +68,7 @@ class RemoteTarget:
 
     described: Described
     scraper: Scraper
-    send_lag_limit_s: float = SEND_LAG_LIMIT_S
+    tolerance: Tolerance
     _salt: int = field(default_factory=fresh_salt)
     _started_s: float = field(default_factory=perf_counter)
     _refused: int = 0
@@ -76,7 +77,7 @@ class RemoteTarget:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
         cores = len(usable_cores())
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self._look_at_server, self.send_lag_limit_s, workers)
+        supervision = Supervision(watch, self._look_at_server, self.tolerance, workers=workers)
         try:
             return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:
@@ -126,12 +127,15 @@ class RemoteTarget:
 
 
 @contextmanager
-def open_remote(described: Described, send_lag_limit_s: float = SEND_LAG_LIMIT_S) -> Iterator[RemoteTarget]:
-    """The server that was described, for the length of a block; its metrics are those of the engine it says it is."""
+def open_remote(described: Described, tolerance: Tolerance) -> Iterator[RemoteTarget]:
+    """The server that was described, for the length of a block; its metrics are those of the engine it says it is.
+
+    Whether the client is too slow for it is judged by `tolerance`.
+    """
     engine = ENGINES.get(described.engine)
     path, metrics = (engine.metrics_path, engine.metrics) if engine else ("", EngineMetrics())
     with scraping(f"{described.url}{path}", metrics, described.access.headers) as scraper:
-        yield RemoteTarget(described, scraper, send_lag_limit_s)
+        yield RemoteTarget(described, scraper, tolerance)
 
 
 def describe(url: str, model: str | None, api_key: str | None = None, prompts: Prompts = "token-ids") -> Described:

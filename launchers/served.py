@@ -19,7 +19,8 @@ from launchers.supervisor import Launch, Server, running
 from launchers.vacancy import Vacancy
 from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, FailureKind, Fault, MeasurementVoid, ServerFailed
-from tuner.load.replay import SEND_LAG_LIMIT_S, Endpoint, Supervision, more_workers, replay, workers_needed
+from tuner.load.replay import Endpoint, Supervision, more_workers, replay, workers_needed
+from tuner.load.validity import Tolerance
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
 from tuner.target import Load, Watch, Window
@@ -46,8 +47,8 @@ class Serving:
     """What to serve and how.
 
     `command` lacks only host, port and served name; `env` is added to ours; `port` 0 is any, `cores` () are all. A
-    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. A client is too slow that
-    sends or wakes more than `send_lag_limit_s` late at p99. A probe is stopped in which no token comes for
+    server that is not idle, and its cache empty, within `reset_timeout_s` hangs. Whether
+    a client was too slow is judged by `tolerance`. A probe is stopped in which no token comes for
     `silence_limit_s`. `vacancy` is what has to be free before the server starts, `farewell` removes its container, if
     it is in one.
     """
@@ -61,7 +62,7 @@ class Serving:
     port: int = 0
     cores: tuple[int, ...] = ()
     farewell: tuple[str, ...] = ()
-    send_lag_limit_s: float = SEND_LAG_LIMIT_S
+    tolerance: Tolerance = field(default_factory=Tolerance)
     reset_timeout_s: float = 60.0
     silence_limit_s: float = SILENCE_LIMIT_S
     ready_timeout_s: float | None = None
@@ -80,9 +81,11 @@ class ServedTarget:
 
     def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
         """As `Target.replay` says. A probe that the client spoilt is measured once more, with more workers."""
-        limit_s, cores = self.serving.send_lag_limit_s, len(usable_cores())
+        cores, silence_limit_s = len(usable_cores()), self.serving.silence_limit_s
         workers = workers_needed(requests, load, cores)
-        supervision = Supervision(watch, self._look_at_server, limit_s, workers, self.serving.silence_limit_s)
+        supervision = Supervision(
+            watch, self._look_at_server, self.serving.tolerance, workers=workers, silence_limit_s=silence_limit_s
+        )
         try:
             return self._replay(requests, load, window, supervision)
         except MeasurementVoid as void:

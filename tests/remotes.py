@@ -10,8 +10,11 @@ from typing import Any
 from launchers.access import Access
 from launchers.remote import SAFE_VOCAB, Described, RemoteTarget, open_remote
 from tests.fakes import openai_server as fake
+from tuner.load.validity import Tolerance
 
 NOBODY = Access()
+# A client may be late on a busy machine.
+PATIENT = Tolerance(lag_s=5.0)
 
 
 @contextmanager
@@ -46,6 +49,6 @@ def remote_fake(access: Access = NOBODY) -> Iterator[tuple[str, RemoteTarget]]:
     """A fake server that somebody else runs, which exports no metrics: its address, and what measures it."""
     with (
         fake.running() as (url, _),
-        open_remote(Described(url, "m", "vllm", SAFE_VOCAB, None, access), send_lag_limit_s=5.0) as target,
+        open_remote(Described(url, "m", "vllm", SAFE_VOCAB, None, access), PATIENT) as target,
     ):
         yield url, target

@@ -9,6 +9,7 @@ import psutil
 
 from tests.fakes import openai_server as fake
 from tuner.load.replay import Endpoint, Supervision, replay
+from tuner.load.validity import Tolerance
 from tuner.requestlog import RequestLog
 from tuner.requests import Requests, Segment
 from tuner.target import Load, Window
@@ -16,6 +17,7 @@ from tuner.target import Load, Window
 OUTPUT_TOKENS = 5
 PLAIN = fake.prompt_tokens(fake.plain)
 PATIENCE_S = 30.0
+PATIENT = Tolerance(lag_s=PATIENCE_S)
 # Wide enough for any machine that runs tests; errors of the clock's origin or unit are far larger.
 CLOCK_ERROR_S = 0.5
 
@@ -46,7 +48,7 @@ def a_window(**overrides: float) -> Window:
 
 
 def look_after(**overrides: Any) -> Supervision:
-    values = {"watch": lambda log: None, "check_alive": lambda: None, "send_lag_limit_s": PATIENCE_S}
+    values = {"watch": lambda log: None, "check_alive": lambda: None, "tolerance": PATIENT}
     return Supervision(**values | overrides)
 
 

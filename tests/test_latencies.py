@@ -33,6 +33,14 @@ def test_from_a_hundred_gaps_on_the_limit_is_on_the_nearest_rank_p99() -> None:
     assert own_itl_s(a_log([(0.0, np.cumsum([0.1, *gaps]))]))[0] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(("gaps", "allowed"), [(100, 1), (101, 1), (150, 1), (199, 1), (200, 2), (250, 2)])
+def test_so_many_gaps_of_an_answer_may_be_longer_than_its_limit(gaps: int, allowed: int) -> None:
+    log = a_log([(0.0, np.cumsum([0.1, *np.arange(1, gaps + 1)]))])
+    assert own_itl_s(log)[0] == pytest.approx(gaps - allowed)
+    assert not has_long_gaps(log, gaps - allowed + 0.5).any()
+    assert has_long_gaps(log, gaps - allowed - 0.5).all()
+
+
 @given(st.lists(st.lists(st.floats(0.001, 5.0), min_size=1, max_size=130), min_size=1, max_size=8))
 def test_own_p99_gap_is_the_nearest_rank_of_the_sorted_gaps(gaps: list[list[float]]) -> None:
     log = a_log([(0.0, np.cumsum(own)) for own in gaps])

@@ -15,7 +15,8 @@ LAYERS = [
     ["tuner.requestlog", "tuner.workload"],
     ["tuner.target"],
     ["tuner.fluidity", "tuner.health", "tuner.latencies"],
-    ["tuner.score", "tuner.space", "tuner.load"],
+    ["tuner.score", "tuner.space"],
+    ["tuner.load"],
     ["launchers", "tuner.curve", "tuner.crest", "tuner.finalvalue"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [

@@ -9,14 +9,17 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from tests.fakes import openai_server as fake
 from tests.processes import until
 from tests.replays import (
+    PATIENCE_S,
     PLAIN,
     a_window,
     journal,
@@ -27,7 +30,8 @@ from tests.replays import (
 )
 from tuner.config.slo import Limits
 from tuner.errors import FailureKind, Fault, MeasurementVoid, ServerFailed
-from tuner.load.replay import Endpoint, replay, tolerated_lag_s
+from tuner.load.replay import Endpoint, replay
+from tuner.load.validity import Tolerance, tolerated_lag_s
 from tuner.requestlog import RequestLog, Status
 from tuner.target import ClosedLoop, OpenLoop
 
@@ -155,12 +159,12 @@ def test_a_worker_that_is_killed_makes_the_measurement_void(fake_server):
 
 def test_a_client_that_was_late_makes_the_measurement_void(fake_server):
     with pytest.raises(MeasurementVoid, match=r"ms late at p99 .*give the client its own CPU cores"):
-        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), send_lag_limit_s=-1.0)
+        run(fake_server, requests_for(*[PLAIN] * 3, gap=1.0), OpenLoop(100.0), tolerance=Tolerance(lag_s=-1.0))
 
 
-def suspend_workers_for(seconds: float) -> None:
-    """Keep this probe's workers from any core."""
-    workers = workers_left()
+def suspend_workers_for(seconds: float, at_most: int) -> None:
+    """Keep this probe's workers, or some of them, from any core."""
+    workers = workers_left()[:at_most]
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(seconds)
@@ -173,13 +177,13 @@ class Suspending:
 
     STALL_S = 0.5
 
-    def __init__(self) -> None:
-        self.looks = 0
+    def __init__(self, workers: int = 9) -> None:
+        self.looks, self.workers = 0, workers
 
     def __call__(self, log: RequestLog) -> str | None:
         self.looks += 1
         if self.looks == 2:
-            suspend_workers_for(self.STALL_S)
+            suspend_workers_for(self.STALL_S, self.workers)
         return "seen enough" if self.looks == 3 else None
 
 
@@ -191,8 +195,28 @@ def test_a_closed_loop_whose_client_read_late_is_void(fake_server):
             requests_for(fake.prompt_tokens(fake.silence)),
             ClosedLoop(1),
             watch=Suspending(),
-            send_lag_limit_s=limit_s,
+            tolerance=Tolerance(lag_s=limit_s),
         )
+
+
+def test_one_of_several_workers_that_read_late_is_enough(fake_server):
+    with pytest.raises(MeasurementVoid, match=r"woke, and read, \d+ ms late at p99"):
+        run(
+            fake_server,
+            requests_for(*[fake.prompt_tokens(fake.silence)] * 2),
+            ClosedLoop(2),
+            watch=Suspending(workers=1),
+            workers=2,
+            tolerance=Tolerance(lag_s=0.05),
+        )
+
+
+def test_a_client_that_stood_still_for_a_moment_makes_the_measurement_void_if_many_miss_a_limit_by_it(fake_server):
+    """Half a second in ten minutes is nothing at p99, and yet in every answer that was under way."""
+    long_answers = replace(requests_for(*[PLAIN] * 400), output_tokens=np.full(400, 100))
+    with pytest.raises(MeasurementVoid, match=r"\d+ of \d+ requests miss a limit by no more than .* stood still"):
+        tolerance = Tolerance(Limits(itl_s=0.2), PATIENCE_S)
+        run(fake_server, long_answers, ClosedLoop(20), watch=Suspending(), tolerance=tolerance)
 
 
 def test_a_lonely_user_measured_with_more_workers_than_users_is_believed(fake_server):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.config.slo import Limits
-from tuner.load.replay import more_workers, most_workers, tolerated_lag_s, unbelievable, workers_needed
+from tuner.load.replay import more_workers, most_workers, workers_needed
+from tuner.load.validity import tolerated_lag_s, unbelievable
 from tuner.load.wire import Batch, Ended, Ending, Endpoint, Followed, Job, Ready, Sent, Unframer, frame
 from tuner.load.worker import connections_needed
 from tuner.requestlog import ClientHealth

@@ -9,7 +9,7 @@ import pytest
 
 from launchers.access import access_of
 from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, Prompts, describe, open_remote
-from tests.remotes import remote_fake, saying
+from tests.remotes import PATIENT, remote_fake, saying
 from tests.replays import PLAIN, journal, requests_for
 from tests.simulated import free_port
 from tuner.config.catalog import load
@@ -172,7 +172,7 @@ def test_real_text_is_marked_anew_for_each_probe() -> None:
 
 
 def test_a_server_that_is_gone_ends_the_measurement() -> None:
-    with open_remote(Described(f"http://127.0.0.1:{free_port()}", "m", "vllm", SAFE_VOCAB, None)) as target:
+    with open_remote(Described(f"http://127.0.0.1:{free_port()}", "m", "vllm", SAFE_VOCAB, None), PATIENT) as target:
         for _ in range(GONE_AFTER - 1):
             target.check_alive()
         with pytest.raises(ServerFailed, match="the server is gone"):

@@ -52,3 +52,11 @@ def test_after_a_refusal_nobody_is_admitted_until_somebody_has_left():
 def test_a_chunk_size_cuts_prompts_and_none_leaves_them_whole(chunked, prompts):
     run = play(small(policy="sglang", chunked_prefill=chunked), [(0, 40, 2)])
     assert [step[0] for step in run.steps if step[0]] == prompts
+
+
+def test_answers_that_all_make_room_for_a_prompt_let_it_go_on_in_the_same_step():
+    values = {"max_batch": 2, "token_budget": 8, "kv_tokens": 64, "mixed_chunk": True, "conservativeness": 0.0}
+    run = play(small(policy="sglang", drafts=3, acceptance=1.0, **values), [(0, 21, 18), (0, 25, 1)])
+    assert run.scheduler.preemptions == 1
+    assert run.steps[6:8] == [(3, 21, 1, 1, 33), (1, 24, 1, 0, 0)]
+    assert all(run.times)

@@ -25,10 +25,31 @@ def off(seed: int) -> float:
     return float(np.max(np.abs(came / (RATE_RPS * UNTIL_S * per_request) - 1)))
 
 
+def _tokens_due(workload: Workload, seed: int, kind: str) -> int:
+    drawn = draw(workload, seed, 2000)
+    tokens = drawn.prompt_tokens if kind == "prompt" else drawn.output_tokens
+    return int(tokens[np.cumsum(drawn.unit_gaps) < RATE_RPS * UNTIL_S].sum())
+
+
 def test_a_typical_window_holds_the_requests_and_tokens_that_its_load_promises() -> None:
     chosen = [typical_seed(chat(), range(k, k + 32), RATE_RPS, UNTIL_S) for k in (0, 100, 200)]
     assert max(off(seed) for seed in chosen) < 0.04
     assert np.median([off(seed) for seed in SEEDS]) > 0.045, "as windows come they are off by more"
+
+
+@pytest.mark.parametrize("spreads", ["prompt", "output"])
+def test_tokens_of_either_kind_count(spreads: str) -> None:
+    """Where only one of the two lengths spreads, so that requests alone would say little of the tokens."""
+    lengths = {"prompt": {"fixed": 100}, "output": {"fixed": 100}, spreads: {"p50": 100, "p90": 1500, "cap": 8000}}
+    workload = Workload(title="uneven", **lengths)
+    many = draw(workload, 1, 200_000)
+    expected = RATE_RPS * UNTIL_S * (many.prompt_tokens if spreads == "prompt" else many.output_tokens).mean()
+    chosen = [typical_seed(workload, range(k, k + 32), RATE_RPS, UNTIL_S) for k in range(0, 320, 32)]
+    usual, typical = (
+        np.median([abs(_tokens_due(workload, seed, spreads) / expected - 1) for seed in seeds])
+        for seeds in (range(320), chosen)
+    )
+    assert typical < usual / 2
 
 
 def test_its_arrivals_are_as_bursty_as_any() -> None:

@@ -27,8 +27,9 @@ class ClientHealth:
 
     `send_lag_p99_s`: sent − due. `run_queue_wait_s`: what its workers waited for a core, together. Of the busiest
     worker: `cpu_frac`, its share of a core; `busy_frac`, that and its waiting. `wake_lag_p99_s`: how late the
-    latest worker's event loop woke, and so how late it read. `voided`: why the probe had to be measured a second
-    time, with more workers.
+    latest worker's event loop woke, and so how late it read. `in_doubt`: counted requests that miss a limit by no
+    more than their worker stood still meanwhile. `voided`: why the probe had to be measured a second time, with more
+    workers.
     """
 
     send_lag_p99_s: float
@@ -38,6 +39,7 @@ class ClientHealth:
     cpu_frac: float = 0.0
     voided: str | None = None
     wake_lag_p99_s: float = 0.0
+    in_doubt: int = 0
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ def plan_sglang(s: Scheduler) -> Step:
         grow_answers(s)
         if not s.answering:
             s.reserve_ratio, s.reserve_step = None, len(s.step_s)
+            if s.prefilling:
+                # All answers made room for the prompt that was cut.
+                _prefill(s)
     elif not s.answering:
         _open(s)
     elif s.settings.mixed_chunk and growth_now(s) <= s.free_blocks:

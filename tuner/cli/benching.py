@@ -13,7 +13,7 @@ from tuner.cli.exits import DONE, INTERRUPTED, NOT_MET
 from tuner.cli.planning import fresh_folder, slo_from
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.idle import missed_when_idle
-from tuner.load.replay import tolerated_lag_s
+from tuner.load.validity import tolerance_of
 from tuner.mishaps import silence, waiting
 from tuner.probe import IDLE_REQUESTS, Recorded, Watcher
 from tuner.requestlog import RequestLog
@@ -63,7 +63,7 @@ def run_bench(options: BenchOptions) -> int:
     folder = options.out or fresh_folder(f"bench-{described.model.strip('/')}-{slo.name}")
     begin(folder, order, described)
     _say(f"measuring {described.model} for SLO {order.slo.name}; every probe is kept in {folder}")
-    with open_remote(described, tolerated_lag_s(slo.limits)) as target:
+    with open_remote(described, tolerance_of(slo)) as target:
         heard = _Heard(order, described, folder)
         found = bench(order, target, described.engine, heard.take, _watcher(order))
         wall_s = target.clock_s()

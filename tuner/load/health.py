@@ -10,6 +10,8 @@ import numpy as np
 
 SCHEDSTAT = Path("/proc/self/schedstat")
 TICK_S = 0.010
+# A loop that wakes so late has stood still: any process on a busy machine does at times.
+STALL_S = 0.010
 # The beginning of a probe, when all users of a closed loop may send at once, is busy on any machine.
 BEGINNING_S = 1.0
 
@@ -55,14 +57,28 @@ class Wakes:
 
     def __init__(self) -> None:
         self._late_s = array("d")
+        self._stalls: list[tuple[float, float]] = []
 
     async def watch(self) -> None:
         """Tick until cancelled."""
         due_s = perf_counter() + BEGINNING_S
         while True:
             await asyncio.sleep(max(0.0, due_s - perf_counter()))
-            self._late_s.append(perf_counter() - due_s)
+            self._note(due_s, perf_counter())
             due_s += TICK_S
+
+    def _note(self, due_s: float, now_s: float) -> None:
+        self._late_s.append(now_s - due_s)
+        if now_s - due_s < STALL_S:
+            return
+        if self._stalls and due_s <= self._stalls[-1][1]:
+            self._stalls[-1] = (self._stalls[-1][0], now_s)
+        else:
+            self._stalls.append((due_s, now_s))
+
+    def stalls(self, start_s: float) -> tuple[tuple[float, float], ...]:
+        """From when to when the loop stood still for STALL_S or longer, seconds since `start_s`."""
+        return tuple((began_s - start_s, over_s - start_s) for began_s, over_s in self._stalls)
 
     @property
     def lag_p99_s(self) -> float:

@@ -5,32 +5,29 @@ import os
 import pickle
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
 
-from tuner.config.slo import Limits
 from tuner.errors import MeasurementVoid
 from tuner.load.crew import Crew, start_crew
 from tuner.load.log import Transcript
 from tuner.load.reuse import reusable_tokens
+from tuner.load.validity import Tolerance, in_doubt, longest_s, too_many, unbelievable
 from tuner.load.wire import Batch, Endpoint, Job, Over
 from tuner.requestlog import ClientHealth, RequestLog
-from tuner.requests import IntArray, Requests
+from tuner.requests import FloatArray, IntArray, Requests
 from tuner.target import ClosedLoop, Load, OpenLoop, Watch, Window
 
 __all__ = [
-    "SEND_LAG_LIMIT_S",
     "Endpoint",
     "Supervision",
     "more_workers",
     "most_workers",
     "replay",
-    "tolerated_lag_s",
-    "unbelievable",
     "workers_needed",
 ]
 
@@ -44,33 +41,20 @@ STREAMS_PER_WORKER = 256
 CHUNKS_PER_WORKER_PER_S = 20_000
 REQUESTS_PER_WORKER_PER_S = 500
 
-SEND_LAG_LIMIT_S = 0.050
-# Of the limit on TTFT: a send so late cannot turn many good requests into bad ones; of a tight limit, more has to do.
-SEND_LAG_SHARE, SEND_LAG_SHARE_OF_TIGHT = 0.1, 0.25
-# A chunk that is read so late makes one gap longer by as much; a mean of ten gaps, by a tenth of it.
-LAG_SHARE_OF_ITL, LAG_SHARE_OF_TPOT = 0.25, 1.0
-# Any process on a busy machine may have to wait so long for a core now and then: for a send, for a read.
-LEAST_LAG_LIMIT_S, LEAST_READ_LAG_LIMIT_S = 0.010, 0.025
-BUSY_LIMIT_FRAC = 0.9
-# A shorter probe is little more than its own beginning, which is busy on any machine.
-SATURATION_SHOWS_S = 2.0
-ADVICE = "give the client its own CPU cores, or lower the load"
-
 
 @dataclass(frozen=True)
 class Supervision:
     """How a probe is looked after, about once a second.
 
-    `check_alive` raises ServerFailed if the server has died. Event loops that wake later than `send_lag_limit_s`
-    (p99) make the probe void, and so do requests of an open loop that are sent so much later than they were due; a
-    closed loop has no schedule to be late for.
+    `check_alive` raises ServerFailed if the server has died. A client that is later than `tolerance` allows makes
+    the probe void.
     `workers`: processes that measure; None: as many as the load takes. A probe is stopped when there have
     been requests for `silence_limit_s` seconds and no byte of any answer.
     """
 
     watch: Watch
     check_alive: Callable[[], None]
-    send_lag_limit_s: float = SEND_LAG_LIMIT_S
+    tolerance: Tolerance = field(default_factory=Tolerance)
     workers: int | None = None
     silence_limit_s: float = math.inf
 
@@ -114,50 +98,10 @@ def more_workers(workers: int, cpus: int) -> int:
     return max(workers, min(2 * workers, cpus))
 
 
-def tolerated_lag_s(limits: Limits) -> float:
-    """How late a client may send or read at p99: so little of the limits that good requests do not turn bad.
-
-    But no less than what any process on a busy machine may have to wait for a core.
-    """
-    bounds_s = [_tolerated_by_ttft_s(limits.ttft_s)]
-    if limits.itl_s is not None:
-        bounds_s.append(max(LEAST_READ_LAG_LIMIT_S, LAG_SHARE_OF_ITL * limits.itl_s))
-    if limits.tpot_s is not None:
-        bounds_s.append(max(LEAST_READ_LAG_LIMIT_S, LAG_SHARE_OF_TPOT * limits.tpot_s))
-    return max(LEAST_LAG_LIMIT_S, min(bounds_s))
-
-
-def _tolerated_by_ttft_s(limit_s: float | None) -> float:
-    if limit_s is None:
-        return SEND_LAG_LIMIT_S
-    tight_s = SEND_LAG_SHARE_OF_TIGHT * limit_s
-    return max(min(SEND_LAG_LIMIT_S, tight_s), SEND_LAG_SHARE * limit_s)
-
-
-def unbelievable(health: ClientHealth, load: Load, ended_s: float, lag_limit_s: float) -> str | None:
-    """Why nobody should believe a probe that took `ended_s` seconds; None: it may be believed. Pure."""
-    if ended_s >= SATURATION_SHOWS_S and health.busy_frac > BUSY_LIMIT_FRAC:
-        return (
-            f"the load generator's event loop was busy {health.busy_frac:.0%} of the time "
-            f"(limit {BUSY_LIMIT_FRAC:.0%}, {health.workers} workers); {ADVICE}"
-        )
-    if isinstance(load, OpenLoop) and health.send_lag_p99_s > lag_limit_s:
-        return _late("requests left", health.send_lag_p99_s, lag_limit_s, health)
-    if ended_s >= SATURATION_SHOWS_S and health.wake_lag_p99_s > lag_limit_s:
-        return _late("the load generator's event loop woke, and read,", health.wake_lag_p99_s, lag_limit_s, health)
-    return None
-
-
-def _late(what: str, lag_s: float, limit_s: float, health: ClientHealth) -> str:
-    return (
-        f"{what} {lag_s * 1e3:.0f} ms late at p99 (limit {limit_s * 1e3:.0f} ms, "
-        f"{health.run_queue_wait_s:.1f} s spent waiting for a core); {ADVICE}"
-    )
-
-
 class _Probe:
     def __init__(self, job: Job, crew: Crew, supervision: Supervision) -> None:
         self._crew = crew
+        self._job = job
         self._requests = job.requests
         self._load = job.load
         self._window = job.window
@@ -172,13 +116,24 @@ class _Probe:
         stopped = self._look_after(start_s)
         ended_s = perf_counter() - start_s
         self._finish()
-        health = self._client_health()
-        why_void = unbelievable(health, self._load, ended_s, self._supervision.send_lag_limit_s)
+        health, tolerance = self._client_health(), self._supervision.tolerance
+        log = replace(self._transcript.log(ended_s), stopped=stopped)
+        doubtful = in_doubt(log, self._load, tolerance.limits, self._stalled_s(log))
+        why_void = unbelievable(health, self._load, ended_s, tolerance.lag_s)
+        why_void = why_void or too_many(doubtful, log, tolerance.in_doubt_frac)
         if why_void:
             raise MeasurementVoid(why_void)
-        log = self._transcript.log(ended_s)
         reusable = self._reusable_tokens(log)
-        return replace(log, stopped=stopped, client=health, began_s=start_s, reusable_tokens=reusable)
+        client = replace(health, in_doubt=int(doubtful.sum()))
+        return replace(log, client=client, began_s=start_s, reusable_tokens=reusable)
+
+    def _stalled_s(self, log: RequestLog) -> FloatArray:
+        """For how long at most the worker of each request stood still while that was under way, (n,)."""
+        stalled_s = np.zeros(len(log))
+        for one in self._health:
+            own = np.isin(log.request, self._job.rows_of(one.worker))
+            stalled_s[own] = longest_s(one.stalls, log.due_s[own], log.ended_at_s[own])
+        return stalled_s
 
     def _reusable_tokens(self, log: RequestLog) -> IntArray:
         """By the server's count of tokens, where that of the prompts was an estimate."""

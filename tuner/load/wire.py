@@ -115,12 +115,17 @@ class Followed:
 
 @dataclass(frozen=True)
 class Over:
-    """A worker has finished; its own health while the probe ran, as in ClientHealth."""
+    """A worker has finished; its own health while the probe ran, as in ClientHealth.
 
+    `stalls`: from when to when its event loop stood still, seconds since the probe began.
+    """
+
+    worker: int
     run_queue_wait_s: float
     busy_frac: float
     cpu_frac: float
     wake_lag_p99_s: float
+    stalls: tuple[tuple[float, float], ...] = ()
 
 
 Message = Ready | Batch | Followed | Over

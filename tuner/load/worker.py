@@ -38,11 +38,11 @@ async def work(job: Job, worker: int) -> None:
         recorder = Recorder(await channel.words.started)
         sender = _Sender(client, asked, recorder, job.window.timeout_s)
         with _collector_at_rest():
-            await _offer(Offer(job, worker, recorder, sender.send), recorder, channel)
+            await _offer(worker, Offer(job, worker, recorder, sender.send), recorder, channel)
     await channel.close()
 
 
-async def _offer(offer: Offer, recorder: Recorder, channel: Channel) -> None:
+async def _offer(worker: int, offer: Offer, recorder: Recorder, channel: Channel) -> None:
     before, wakes = effort(), Wakes()
     async with asyncio.TaskGroup() as group:
         offering = group.create_task(offer.run())
@@ -55,7 +55,8 @@ async def _offer(offer: Offer, recorder: Recorder, channel: Channel) -> None:
             task.cancel()
     spent = effort().since(before)
     channel.send(recorder.take())
-    channel.send(Over(spent.run_queue_wait_s, spent.busy_frac, spent.cpu_frac, wakes.lag_p99_s))
+    efforts = (spent.run_queue_wait_s, spent.busy_frac, spent.cpu_frac, wakes.lag_p99_s)
+    channel.send(Over(worker, *efforts, stalls=wakes.stalls(recorder.start_s)))
 
 
 async def _flush(recorder: Recorder, channel: Channel) -> None:

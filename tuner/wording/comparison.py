@@ -107,7 +107,7 @@ def _latency_row(summary: Summary, metric: str, slo: Slo) -> Row:
     seen = at_percentile(chosen, metric, attainment) if chosen else None
     gaps = ", all gaps" if metric == "itl_s" else ""
     label = f"{METRICS[metric]} {percentile_name(attainment)}{gaps}"
-    # The percentile over all gaps is shown, but a request is judged by its own gaps, or its own limit.
+    # The percentile over all gaps is shown, but a request is judged by the P99 of its own gaps, or its own limit.
     judged = metric != "itl_s" and not grows_with_prompt(slo.limits, metric) and seen is not None
     is_at_limit = judged and seen is not None and bound < seen <= bound * AT_THE_LIMIT
     holds = seen <= bound if judged and seen is not None and not is_at_limit else None
