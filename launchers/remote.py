@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,7 +22,7 @@ from tuner.config.catalog import load, names
 from tuner.config.model import Model, model_from_config_json
 from tuner.engineview import EngineFacts, view_of
 from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
-from tuner.load.prompts import drawn_ids
+from tuner.load.prompts import Bodies, ChatBodies, drawn_ids
 from tuner.load.replay import Endpoint, Supervision, more_workers, replay, workers_needed
 from tuner.load.validity import Tolerance
 from tuner.requestlog import RequestLog
@@ -36,6 +36,9 @@ NOT_ALLOWED = (401, 403)
 # Ids below this are whole words or pieces of them in every vocabulary in use.
 SAFE_VOCAB = 8000
 UNKNOWN = "unknown"
+
+Prompts = Literal["token-ids", "text"]
+"""Token ids go through completions, real text through chat completions."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ def open_remote(described: Described, tolerance: Tolerance) -> Iterator[RemoteTa
         yield RemoteTarget(described, scraper, tolerance)
 
 
-def describe(url: str, model: str | None, api_key: str | None = None) -> Described:
-    """Ask the server at `url` what it serves, and try whether it completes token ids.
+def describe(url: str, model: str | None, api_key: str | None = None, prompts: Prompts = "token-ids") -> Described:
+    """Ask the server at `url` what it serves, and try whether it answers `prompts` such as the workload has.
 
     `model`: the name to ask for; None: the one it serves. `api_key` as in `access_of`. Raises BoxUnusable if it
     cannot be measured, ConfigError if `url`, `model` or `api_key` is wrong.
@@ -154,7 +157,7 @@ def describe(url: str, model: str | None, api_key: str | None = None) -> Describ
             max_model_len=chosen.get("max_model_len"),
             access=access,
         )
-        _try_out(client, described)
+        _try_out(client, described, prompts)
     return described
 
 
@@ -213,17 +216,25 @@ def _vocab(entry: dict[str, Any]) -> int:
     return SAFE_VOCAB
 
 
-def _try_out(client: httpx.Client, described: Described) -> None:
-    """One short completion. Raises BoxUnusable with what the server said if there is none."""
-    low, high = drawn_ids(described.vocab)
-    body = {"model": described.model, "prompt": [low, (low + high) // 2, high - 1], "max_tokens": 1, "temperature": 0}
-    where = f"{described.url}/v1/completions"
+def _try_out(client: httpx.Client, described: Described, prompts: Prompts) -> None:
+    """One short answer of the kind that is to be measured. Raises BoxUnusable with what the server said if there is
+    none."""
+    path, asked, went = _shortest(described, prompts)
+    where = f"{described.url}{path}"
     try:
-        answer = client.post("/v1/completions", json=body)
+        answer = client.post(path, json={"model": described.model, **asked, "max_tokens": 1, "temperature": 0})
     except httpx.TransportError as error:
         raise BoxUnusable(f"{where}: no answer: {error or type(error).__name__}") from error
     if answer.status_code in {404, 405}:
-        raise BoxUnusable(f"{where}: not offered ({answer.status_code}); prompts go there as token ids")
+        raise BoxUnusable(f"{where}: not offered ({answer.status_code}); {went}")
     if not answer.is_success:
         said = described.access.hidden_in(answer.text)[:300]
         raise BoxUnusable(f"{where}: a short completion was refused ({answer.status_code}): {said}")
+
+
+def _shortest(described: Described, prompts: Prompts) -> tuple[str, dict[str, Any], str]:
+    """Where a workload's requests go, a short one of them, and in which form they go there, in words."""
+    if prompts == "text":
+        return ChatBodies.path, {"messages": [{"role": "user", "content": "Hello"}]}, "real text goes there as chats"
+    low, high = drawn_ids(described.vocab)
+    return Bodies.path, {"prompt": [low, (low + high) // 2, high - 1]}, "prompts go there as token ids"

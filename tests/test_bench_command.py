@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fakes import openai_server as fake
 from tests.processes import marked, until
 from tests.remotes import remote_fake
-from tests.replays import PLAIN, requests_for
+from tests.replays import PLAIN, journal, requests_for
 from tests.simulated import serving
 from tests.test_bench import SLO
 from tests.test_cli import tune
@@ -57,6 +58,31 @@ def test_one_rate_as_json_is_a_point(
     assert point["ttft_s"]["p50"] > 0 and point["fluidity"]["rate_tok_s"] > 0
     assert "one at a time" in out.err
     assert httpx.get(f"{server}/health").status_code == 200, "it still runs"
+
+
+def test_a_server_of_chats_alone_is_benched_with_real_text(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fake completes no token ids but of lengths that it knows."""
+    Path("prompts.jsonl").write_text("".join(f'{{"prompt": "Why {n}?", "output_tokens": 4}}\n' for n in range(9)))
+    with fake.running() as (url, _):
+        words = [
+            "bench",
+            "--url",
+            url,
+            *command[3:],
+            "--workload",
+            "prompts.jsonl",
+            "--rate",
+            "20",
+            "--requests",
+            "20",
+        ]
+        assert tune([*words, "--json"], monkeypatch) == 0
+        asked = [entry["body"] for entry in journal(url)["entries"]]
+    assert json.loads(capsys.readouterr().out)["attainment"] == 1.0
+    assert asked[0]["max_tokens"] == 1, "tried out"
+    assert all("messages" in body for body in asked)
 
 
 def test_what_the_engine_says_of_itself_is_in_every_probe(

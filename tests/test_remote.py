@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launchers.access import access_of
-from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, describe, open_remote
+from launchers.remote import GONE_AFTER, SAFE_VOCAB, Described, Prompts, describe, open_remote
 from tests.remotes import PATIENT, remote_fake, saying
 from tests.replays import PLAIN, journal, requests_for
 from tests.simulated import free_port
@@ -19,7 +19,7 @@ from tuner.requests import Message, Segment
 from tuner.target import ClosedLoop, Window
 from tuner.workload.chats import chat_segments
 
-MODELS, COMPLETIONS = "/v1/models", "/v1/completions"
+MODELS, COMPLETIONS, CHAT = "/v1/models", "/v1/completions", "/v1/chat/completions"
 ONE = {"data": [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]}
 TWO = {"data": [{"id": "m"}, {"id": "lora"}]}
 OK: tuple[int, Any] = (200, {})
@@ -45,6 +45,18 @@ def test_a_server_that_cannot_be_measured_is_one_message(
 ) -> None:
     with saying(answers) as url, pytest.raises((BoxUnusable, ConfigError), match=message):
         describe(url, model)
+
+
+@pytest.mark.parametrize(("prompts", "path"), [("token-ids", COMPLETIONS), ("text", CHAT)])
+def test_a_server_is_tried_by_what_the_workload_will_ask_of_it(prompts: Prompts, path: str) -> None:
+    other = CHAT if path == COMPLETIONS else COMPLETIONS
+    with saying({MODELS: (200, ONE), path: OK}) as url:
+        assert describe(url, None, None, prompts).model == "m"
+    with (
+        saying({MODELS: (200, ONE), other: OK}) as url,
+        pytest.raises(BoxUnusable, match=f"{path}: not offered .404"),
+    ):
+        describe(url, None, None, prompts)
 
 
 @pytest.mark.parametrize(

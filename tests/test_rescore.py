@@ -7,16 +7,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.builders import a_score, an_outcome, an_slo
 from tests.quickstudies import QUICK_SLO, a_finished_study
 from tuner import record
 from tuner.config.plan import Plan
 from tuner.config.slo import Limits, Slo
 from tuner.confirm import values_of
 from tuner.errors import ConfigError
+from tuner.finalists import FinalistRun
 from tuner.outcome import Outcome
 from tuner.probe import Prober
 from tuner.rawlog import read_probes
-from tuner.rescore import Rescored, rescore
+from tuner.rescore import Rescored, long_enough, rescore
 from tuner.score import Score
 from tuner.summary import Summary
 from tuner.target import OpenLoop
@@ -197,6 +199,29 @@ def test_raw_timings_that_do_not_suffice_are_one_message(tmp_path: Path, spoil: 
     spoil(plan.out / "trials" / "0000" / "requests.parquet")
     with pytest.raises(ConfigError, match=message):
         rescore(plan.out, plan.slo)
+
+
+@pytest.mark.parametrize(
+    ("expected", "default", "kept"),
+    [
+        pytest.param(1000.0, {}, 5, id="as many as the attainment takes"),
+        pytest.param(850.0, {}, 5, id="nearly as many"),
+        pytest.param(700.0, {}, 0, id="too few"),
+        pytest.param(200.0, {}, 0, id="too few each"),
+        pytest.param(200.0, {"value_rps_per_gpu": 0.0}, 5, id="a failed default's, enough together"),
+        pytest.param(float("inf"), {}, 5, id="users"),
+    ],
+)
+def test_a_level_is_kept_with_all_its_seeds_or_none_by_what_was_expected_of_them(
+    expected: float, default: dict[str, Any], kept: int
+) -> None:
+    """Its windows happened to hold anything from a tenth of that to half as many more."""
+    outcomes = {0: an_outcome(0, **default)}
+    came = [int(min(expected, 1000.0) * luck) for luck in (0.1, 0.7, 0.9, 1.1, 1.5)]
+    windows = [FinalistRun(0, seed, 7.0, a_score(7.0, counted=counted)) for seed, counted in enumerate(came)]
+    other = FinalistRun(0, 0, 9.0, a_score(9.0))
+    found = long_enough([*((one, expected) for one in windows), (other, 1.0)], outcomes, an_slo(attainment=0.99))
+    assert found == windows[:kept]
 
 
 def test_a_trace_at_a_given_speed_is_judged_at_that_speed_alone(tmp_path: Path) -> None:

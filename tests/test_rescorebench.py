@@ -1,10 +1,13 @@
 """Rescoring a bench: its raw timings under another SLO say what a bench with that SLO would have said of them."""
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from tests.simulated import a_virtual_server
 from tests.test_cli import tune
 from tests.test_rescore_command import contents
 from tuner.bench import Bench, Benched, bench
-from tuner.benchfolder import begin, keep, read_bench
+from tuner.benchfolder import as_data, begin, keep, read_bench
 from tuner.config.slo import Limits, Slo
 from tuner.config.workload import Lengths
 from tuner.errors import ConfigError
@@ -23,6 +26,7 @@ from tuner.outcome import Outcome
 from tuner.probe import Recorded
 from tuner.rescorebench import rescore_bench
 from tuner.target import ClosedLoop, Load, OpenLoop
+from tuner.terminal.benched import benched_text
 
 SLO = an_slo(limits=Limits(ttft_s=0.3, tpot_s=0.012), attainment=0.9, warmup_s=1.0, window_s=4.0, timeout_s=20.0)
 STRICT = SLO.model_copy(update={"limits": Limits(ttft_s=0.05, tpot_s=0.009)})
@@ -104,6 +108,31 @@ def test_timings_of_another_probe_are_refused(searched: Path, tmp_path: Path) ->
     (tmp_path / "probes" / "0000.parquet").write_bytes((searched / "probes" / "0003.parquet").read_bytes())
     with pytest.raises(ConfigError, match=r"0000.parquet: it does not hold the probe that probes.jsonl speaks of"):
         rescore_bench(tmp_path, SLO)
+
+
+@pytest.mark.parametrize("attainment", [0.5, 0.9, 0.95, 0.99, 0.995])
+@pytest.mark.parametrize("load", [None, OpenLoop(30.0), OpenLoop(100.0)], ids=["a search", "a rate", "a high rate"])
+def test_no_goodput_is_more_than_what_was_good_at_the_load_that_it_is_stated_at(
+    tmp_path: Path, load: Load | None, attainment: float
+) -> None:
+    slo = SLO.model_copy(update={"attainment": attainment})
+    found = measured(tmp_path, SLO, load)
+    again = rescore_bench(tmp_path, slo)
+    for one, order in ((found, read_bench(tmp_path).order), (again.found, again.bench.order)):
+        for point in points_of(as_data(one, order, SERVER)):
+            most_rps = point["load"].get("rate_rps", math.inf) * point["attainment"]
+            assert point["goodput_rps_per_gpu"] <= most_rps + 1e-9
+        best = one.outcome.best
+        if best and isinstance(best.load, OpenLoop):
+            stated = re.search(r"goodput +([0-9.]+) req/s", benched_text(one, order))
+            assert stated is None or float(stated[1]) <= best.load.rate_rps * best.attainment * 1.005, "three digits"
+
+
+def points_of(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every point of a bench's JSON."""
+    if "probes" not in told:
+        return [told]
+    return [*told["probes"], *told["frontier"], *([told["best"]] if told["best"] else [])]
 
 
 # The command.

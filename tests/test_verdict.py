@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.builders import a_configuration, a_crash, a_miss, an_outcome
+from tests.builders import a_configuration, a_crash, a_miss, a_score, an_outcome
 from tuner.finalvalue import Value
 from tuner.outcome import Outcome
+from tuner.target import ClosedLoop
 from tuner.verdict import decide
 
 
@@ -15,6 +16,9 @@ def a_value(trial: int, values: list[float], *, holds: bool = True) -> Value:
 
 
 DEFAULT = a_value(0, [10.0, 10.2, 9.9, 10.1, 9.8])
+# Value's level is 10 req/s, or users, of the whole server.
+A_BIG_MISS = a_miss(0, a_configuration(is_default=True, tp=4))
+USERS_MISS = an_outcome(0, best=a_score(load=ClosedLoop(10)))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,21 @@ def test_two_seeds_never_make_it_sure() -> None:
     assert found.how_sure != "high"
 
 
+@pytest.mark.parametrize(
+    ("seeds", "word"),
+    [
+        pytest.param((2, 3), "inconclusive", id="none"),
+        pytest.param((1, 2), "inconclusive", id="one, whose interval would be a point"),
+        pytest.param((0, 1), "deploy", id="two"),
+    ],
+)
+def test_a_gain_takes_two_seeds_that_saw_both(seeds: tuple[int, int], word: str) -> None:
+    default, challenger = a_value(0, [10.0, 10.1]), replace(a_value(7, []), per_seed=dict.fromkeys(seeds, 20.0))
+    found = decide([an_outcome(0), an_outcome(7)], default, challenger)
+    assert (found.word, found.best, found.gain is not None) == (word, 7, word == "deploy")
+    assert word == "deploy" or "of the fresh seeds saw both" in found.why
+
+
 def test_a_default_that_holds_the_slo_nowhere_leaves_no_gain_to_state() -> None:
     found = decide([a_miss(0), an_outcome(7)], None, a_value(7, [12.0] * 5))
     assert (found.word, found.best, found.gain) == ("deploy", 7, None)
@@ -60,6 +79,25 @@ def test_a_default_that_missed_by_chance_perhaps_is_not_said_to_have_missed(chal
     found = decide([a_miss(0), an_outcome(7)], doubtful, a_value(7, [challenger] * 5))
     assert (found.word, found.how_sure) == ("deploy", sure)
     assert "fresh seeds cannot tell whether the default holds the SLO" in found.why
+
+
+@pytest.mark.parametrize(
+    ("missed", "challenger", "sure", "says"),
+    [
+        pytest.param(A_BIG_MISS, 6.0, "high", "at its lowest load, 2.5 req/s per GPU,", id="far more per GPU"),
+        pytest.param(A_BIG_MISS, 4.0, "medium", "this configuration serves 4 req/s per GPU", id="not so far"),
+        pytest.param(
+            USERS_MISS, 60.0, "medium", "at its lowest load, 10 users per GPU,", id="users are no requests/s"
+        ),
+    ],
+)
+def test_a_default_that_may_hold_its_lowest_load_is_compared_per_gpu(
+    missed: Outcome, challenger: float, sure: str, says: str
+) -> None:
+    doubtful = replace(a_value(0, [0.0] * 5, holds=False), may_hold=True)
+    found = decide([missed, an_outcome(7)], doubtful, a_value(7, [challenger] * 5))
+    assert (found.word, found.how_sure) == ("deploy", sure)
+    assert says in found.why
 
 
 @pytest.mark.parametrize(

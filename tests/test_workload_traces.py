@@ -8,6 +8,7 @@ import pytest
 
 from tuner.config.workload import Arrivals, Workload
 from tuner.errors import ConfigError
+from tuner.requests import FloatArray
 from tuner.workload.build import build
 from tuner.workload.named import fitted, load_workload
 from tuner.workload.traces import read_trace
@@ -155,7 +156,36 @@ def test_gaps_are_those_of_the_trace_with_mean_one(tmp_path: Path) -> None:
     assert workload.arrivals.kind == "trace"
     requests = build(workload, 0, 9)
     by_prompt = {4808: 1.0, 3180: 0.5, 110: 1.5}
-    assert requests.unit_gaps.tolist() == [by_prompt[tokens] for tokens in requests.prompt_tokens.tolist()]
+    first, *others = [by_prompt[tokens] for tokens in requests.prompt_tokens.tolist()]
+    assert requests.unit_gaps[1:].tolist() == others
+    assert 0 < requests.unit_gaps[0] <= first, "the recording is entered at any time, not only at a request"
+
+
+def test_a_window_of_a_busy_day_holds_in_the_mean_what_its_load_promises(tmp_path: Path) -> None:
+    """An hour at a rate of 1 ± 0.8: windows that begin at a request rather begin in a busy time, with 28 % more."""
+    busy_s = np.interp(np.arange(2000), *_busy_hour(2000))
+    rows = [f"{at_s:.4f},GPT-4,9,9,18,API log" for at_s in busy_s]
+    workload = load_workload(str(_file(tmp_path, "\n".join([BURSTGPT.splitlines()[0], *rows]))))
+    assert workload.arrivals.kind == "trace"
+    rate_rps, window_s = 5.0, 20.0
+    came = [int((np.cumsum(build(workload, seed, 300).unit_gaps) / rate_rps < window_s).sum()) for seed in range(400)]
+    assert np.mean(came) == pytest.approx(rate_rps * window_s, abs=3 * np.std(came) / len(came) ** 0.5)
+    assert np.std(came) > 0.4 * np.mean(came), "quiet and busy windows are as far apart as they were"
+
+
+def _busy_hour(n: int) -> tuple[FloatArray, FloatArray]:
+    """How many of n requests are expected by each second of an hour in which the rate swings, and the seconds."""
+    at_s = np.arange(3601.0)
+    expected = np.cumsum(1 + 0.8 * np.sin(2 * np.pi * at_s / 3600))
+    return expected * n / expected[-1], at_s
+
+
+def test_a_recording_in_which_all_came_at_once_begins_at_any_request(tmp_path: Path) -> None:
+    same_time = "\n".join([AZURE.splitlines()[0], *(f"2023-11-16 18:17:03,{n},5" for n in (11, 12, 13))])
+    workload = load_workload(str(_file(tmp_path, same_time)))
+    built = [build(workload, seed, 2) for seed in range(20)]
+    assert {int(requests.prompt_tokens[0]) for requests in built} == {11, 12, 13}
+    assert not any(requests.unit_gaps.any() for requests in built)
 
 
 def test_a_trace_without_times_arrives_at_random(tmp_path: Path) -> None:

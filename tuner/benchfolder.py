@@ -7,7 +7,8 @@ A line of `probes.jsonl` is one probe's score, the parquet files of its number h
 """
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tuner.probe import ProbeStage, Recorded
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import append_line, replace_file, whole_lines, written
 from tuner.score import Score
-from tuner.summary import SCHEMA
+from tuner.summary import SCHEMA, Point
 from tuner.target import ClosedLoop, Load, OpenLoop
 
 ASKED, PROBES = "bench.yaml", "probes.jsonl"
@@ -132,9 +133,9 @@ def as_data(found: Benched, order: Bench, described: Described) -> dict[str, Any
         "interrupted": found.interrupted,
     }
     outcome = found.outcome
-    best = _point(outcome, outcome.best) if outcome.best else None
-    if best and outcome.best and order.load is None:
-        best |= {"goodput_rps_per_gpu": searched_point(outcome, outcome.best).goodput_rps_per_gpu}
+    best = (
+        _point(outcome, outcome.best) | {"goodput_rps_per_gpu": goodput_rps(found, order)} if outcome.best else None
+    )
     if order.load is not None:
         return about | (best or {})
     return about | {
@@ -142,13 +143,37 @@ def as_data(found: Benched, order: Bench, described: Described) -> dict[str, Any
         "best": best if outcome.holds_slo else None,
         "holds_up_to": found.edge,
         "probes": [_point(outcome, probe) for probe in outcome.probes],
-        "frontier": [_known(asdict(point)) for point in frontier([outcome])],
+        "frontier": [_known(point) for point in frontier([outcome])],
     }
+
+
+def goodput_rps(found: Benched, order: Bench) -> float:
+    """What the server is said to be worth, good requests/s per GPU, at the load of the best probe; there must be one.
+
+    A search says no more than was good at that load, however far its curve goes.
+    """
+    outcome = found.outcome
+    assert outcome.best is not None
+    return (
+        searched_point(outcome, outcome.best).goodput_rps_per_gpu
+        if order.is_search
+        else seen_rps(found, outcome.best)
+    )
+
+
+def seen_rps(found: Benched, probe: Score) -> float:
+    """Good requests/s per GPU of one probe, and no more than are good at its load, however many happened to come."""
+    return _believed(point_of(found.outcome, probe)).goodput_rps_per_gpu
+
+
+def _believed(point: Point) -> Point:
+    most_rps = point.load.get("rate_rps", math.inf) * point.attainment / point.gpus
+    return replace(point, goodput_rps_per_gpu=min(point.goodput_rps_per_gpu, most_rps))
 
 
 def _point(outcome: Outcome, probe: Score) -> dict[str, Any]:
     """A point as in a study's JSON, and what only a bench shows."""
-    return _known(asdict(point_of(outcome, probe))) | {
+    return _known(point_of(outcome, probe)) | {
         "requests": probe.counted,
         "missed": dict(probe.missed),
         "stopped": probe.stopped,
@@ -157,9 +182,9 @@ def _point(outcome: Outcome, probe: Score) -> dict[str, Any]:
     }
 
 
-def _known(point: dict[str, Any]) -> dict[str, Any]:
+def _known(point: Point) -> dict[str, Any]:
     """Nobody knows how the server was configured: `gpus` is what was said."""
-    return point | {"configuration": {}}
+    return asdict(_believed(point)) | {"configuration": {}}
 
 
 def _server_as_data(described: Described) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def point_of(outcome: Outcome, probe: Score) -> Point:
         capacity_rps_per_gpu=(outcome.capacity_rps or 0.0) / gpus if isinstance(probe.load, OpenLoop) else None,
         capacity_by=outcome.capacity_by if isinstance(probe.load, OpenLoop) else None,
         fluidity=probe.fluidity,
+        capacity_is_least=outcome.capacity_is_least,
     )
 
 

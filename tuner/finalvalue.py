@@ -71,9 +71,15 @@ def interval(values: Iterable[float], usual_spread: float = 0.0) -> tuple[float,
     return float(sample.mean()) - half, float(sample.mean()) + half
 
 
+def common_seeds(best: Value, default: Value) -> list[int]:
+    """The replicates that both have a value for; a ratio takes at least LEAST_SEEDS of them."""
+    return sorted(set(best.per_seed) & set(default.per_seed))
+
+
 def paired_ratio(best: Value, default: Value) -> tuple[float, tuple[float, float], FloatArray]:
     """Ratio of goodputs, its paired 95 % interval, and the ratio of each seed; geometric, over common seeds."""
-    common = sorted(set(best.per_seed) & set(default.per_seed))
+    common = common_seeds(best, default)
+    assert len(common) >= LEAST_SEEDS, "one seed says nothing of how sure its ratio is"
     logs = np.array([np.log(best.per_seed[seed] / default.per_seed[seed]) for seed in common])
     usual = best.usual_spread and default.usual_spread and np.hypot(best.usual_spread, default.usual_spread)
     low, high = interval(logs, NOT_SHARED**0.5 * usual)

@@ -48,10 +48,10 @@ class Outcome:
     """One trial. `value_rps_per_gpu` is the best goodput at a load that holds the SLO, 0 where none does.
 
     `best` is the probe that gave it, or where no load holds the SLO the one of highest attainment. `capacity_rps`
-    is G3 (the highest rate without a growing queue), of the server; `capacity_by` says what showed the queue: the
-    engine's own queue times, or TTFT in their stead. `facts` is what the server said of itself, once it was ready.
-    `needed_scale`: the factor on every limit at which `best` would have held the SLO; None where it did, or none
-    would.
+    is G3 (the highest rate offered that it kept up with), of the server; `capacity_by` says what showed the queue:
+    the engine's own queue times, or TTFT in their stead; `capacity_is_least` that it may be far higher. `facts` is
+    what the server said of itself, once it was ready. `needed_scale`: the factor on every limit at which `best` would
+    have held the SLO; None where it did, or none would.
     """
 
     trial: int
@@ -63,6 +63,7 @@ class Outcome:
     best: Score | None = None
     capacity_rps: float | None = None
     capacity_by: CapacityBy | None = None
+    capacity_is_least: bool = True
     failure: Failure | None = None
     cost: Cost = Cost()
     facts: EngineFacts | None = None

@@ -43,7 +43,7 @@ from tuner.summary import Point, Session, Summary
 from tuner.target import ClosedLoop, OpenLoop
 from tuner.trial import measured, question_of
 
-# Windows that hold a smaller share of the requests that the new attainment needs do not say whether it holds.
+# Windows for a smaller share of the requests that the new attainment needs do not say whether it holds.
 ENOUGH = 0.8
 
 
@@ -83,7 +83,7 @@ def rescore(study: Path, slo: Slo) -> Rescored:
     plan = replace(before, slo=slo, typed=())
     trials = [_trial(plan, outcome) for outcome in record.read_outcomes(study)]
     outcomes = {trial.outcome.trial: trial.outcome for trial in trials}
-    runs = _long_enough([_run(study, run, slo) for run in record.read_runs(study)], outcomes, slo)
+    runs = long_enough([_run(study, run, slo) for run in record.read_runs(study)], outcomes, slo)
     sessions = record.read_sessions(study) or [Session(told.cost.wall_s)]
     summary = conclude(plan, outcomes, runs, sessions, interrupted=False)
     summary = replace(summary, default=summary.default or _default_at_least(plan, outcomes, runs))
@@ -204,21 +204,33 @@ def _at_most(plan: Plan, outcome: Outcome, scores: list[Score]) -> float | None:
     return search.curve().goodput_at_most_rps / gpus
 
 
-def _run(study: Path, run: FinalistRun, slo: Slo) -> FinalistRun:
+def _run(study: Path, run: FinalistRun, slo: Slo) -> tuple[FinalistRun, float]:
+    """A finalist's window under `slo`, and how many requests it was expected to hold."""
     path = record.trial_folder(study, run.trial) / "confirm" / f"seed{run.replicate}-load{run.rate:g}.parquet"
     raw = next((one for one in stored_probes(path) if one.load == run.score.load and one.stage == "confirm"), None)
     if raw is None:
         raise ConfigError(f"{path}: it does not hold the window that finalists.jsonl speaks of")
-    return replace(run, score=scored_again(run.score, raw.answers, slo.limits))
+    expected = raw.load.rate_rps * raw.planned_s if isinstance(raw.load, OpenLoop) else math.inf
+    return replace(run, score=scored_again(run.score, raw.answers, slo.limits)), expected
 
 
-def _long_enough(runs: Sequence[FinalistRun], outcomes: Mapping[int, Outcome], slo: Slo) -> list[FinalistRun]:
-    """The windows that hold as many requests as the attainment needs: each, or a failed default's seeds together."""
+def long_enough(
+    windows: Sequence[tuple[FinalistRun, float]], outcomes: Mapping[int, Outcome], slo: Slo
+) -> list[FinalistRun]:
+    """The windows of levels whose windows are to hold as many requests as the attainment needs: each, or a failed
+    default's seeds together. Each comes with how many it was expected to hold, inf where users decide that.
+
+    Levels are kept whole, by what was expected of them: seeds kept by what happened to come would be kept by luck.
+    """
+    shortest: dict[tuple[int, float], float] = {}
+    for run, expected in windows:
+        level = (run.trial, run.rate)
+        shortest[level] = min(expected, shortest.get(level, math.inf))
 
     def needed(run: FinalistRun) -> float:
         return ENOUGH * slo.deciding_requests / (1 if outcomes[run.trial].competes else ENOUGH_SEEDS)
 
-    return [run for run in runs if isinstance(run.score.load, ClosedLoop) or run.score.counted >= needed(run)]
+    return [run for run, _ in windows if shortest[run.trial, run.rate] >= needed(run)]
 
 
 def _open_ended(plan: Plan, trials: Sequence[_Trial], summary: Summary) -> tuple[int, ...]:

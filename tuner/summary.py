@@ -54,7 +54,9 @@ class Comparison:
 class Point:
     """One configuration at one load. Rates and throughputs are per GPU where the name says so.
 
-    `capacity_by`: what showed that the queue stayed short, the engine's own queue times or TTFT in their stead.
+    `capacity_rps_per_gpu`: the highest rate offered that the server kept up with. `capacity_is_least`: it may keep up
+    with far more; False where it did not with a rate just above. `capacity_by`: what showed that the queue stayed
+    short, the engine's own queue times or TTFT in their stead.
     `fluidity` is reported, never judged.
     """
 
@@ -77,6 +79,7 @@ class Point:
     predicted: Predicted | None = None
     capacity_by: Literal["queue_time", "ttft"] | None = None
     fluidity: Fluidity | None = None
+    capacity_is_least: bool = True
 
 
 @dataclass(frozen=True)

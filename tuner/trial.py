@@ -245,14 +245,15 @@ def _thorough(slo: Slo) -> int:
 
 def measured(blank: Outcome, answer: Answer, cost: Cost, limits: Limits) -> Outcome:
     """`blank` with what a search of its load found."""
-    capacity_rps, capacity_by = capacity(answer.probes, limits)
+    kept_up = capacity(answer.probes, limits)
     return replace(
         blank,
         state="pruned" if answer.ended == "hopeless" else "measured",
         probes=answer.probes,
         value_rps_per_gpu=answer.goodput_rps / blank.configuration.gpus,
         best=answer.best,
-        capacity_rps=capacity_rps,
-        capacity_by=capacity_by,
+        capacity_rps=kept_up.rate_rps if kept_up else None,
+        capacity_by=kept_up.by if kept_up else None,
+        capacity_is_least=kept_up is None or kept_up.is_least,
         cost=cost,
     )

@@ -1,16 +1,18 @@
 """Verdict: what a study concludes from the finalists' fresh runs, by printed rules. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.finalvalue import ENOUGH_SEEDS, Value, paired_ratio
+from tuner.finalvalue import ENOUGH_SEEDS, LEAST_SEEDS, Value, common_seeds, paired_ratio
 from tuner.outcome import Outcome
 from tuner.summary import Gain, HowSure, VerdictWord
+from tuner.target import ClosedLoop
 
 # A gain below this is not worth a change of configuration.
 WORTHWHILE_RATIO = 1.02
 ENOUGH_TRIALS = 10
-# A challenger worth so many times the lowest load of a default is the better one whether that holds there or not.
+# A challenger worth so many times the lowest load of a default, per GPU, is better whether that holds there or not.
 FAR_BETTER = 2.0
 
 
@@ -47,6 +49,10 @@ def decide(outcomes: Sequence[Outcome], default: Value | None, challenger: Value
 
 
 def _compared(default: Value, challenger: Value) -> Verdict:
+    common = len(common_seeds(challenger, default))
+    if common < LEAST_SEEDS:
+        why = f"both held the SLO, but only {common} of the fresh seeds saw both; a gain takes {LEAST_SEEDS} at least"
+        return Verdict("inconclusive", why, "low", challenger.trial, None)
     ratio, (low, high), per_seed = paired_ratio(challenger, default)
     gain = Gain(ratio, (low, high))
     seeds = f"{int((per_seed > 1).sum())} of {len(per_seed)} fresh seeds"
@@ -70,11 +76,10 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
     ended = {outcome.state for outcome in outcomes if outcome.configuration.is_default}
     sure = _sure(challenger)
     if default is not None and default.may_hold:
-        doubt = (
-            f"at its lowest load, {default.level:g} req/s, fresh seeds cannot tell whether the default holds the SLO"
-        )
+        load, most_rps = _lowest_load(outcomes, default)
+        doubt = f"at its lowest load, {load}, fresh seeds cannot tell whether the default holds the SLO"
         why = f"{doubt}; this configuration serves {challenger.mean:.3g} req/s per GPU inside it"
-        is_far = challenger.ci95 is not None and challenger.ci95[0] > FAR_BETTER * default.level
+        is_far = challenger.ci95 is not None and challenger.ci95[0] > FAR_BETTER * most_rps
         sure = sure if is_far else "medium"
     elif default is not None:
         why = "the default missed the SLO on fresh seeds even at its lowest load, and this configuration held it"
@@ -90,6 +95,15 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
         why = "the engine's default could not be measured, so there is nothing to compare with"
         return Verdict("inconclusive", why, "low", challenger.trial, None)
     return Verdict("deploy", why, sure, challenger.trial, None)
+
+
+def _lowest_load(outcomes: Sequence[Outcome], default: Value) -> tuple[str, float]:
+    """The load at which a default may hold the SLO, in words and in requests/s per GPU; inf where users make it."""
+    searched = next(outcome for outcome in outcomes if outcome.trial == default.trial)
+    per_gpu = default.level / searched.configuration.gpus
+    if searched.best and isinstance(searched.best.load, ClosedLoop):
+        return f"{per_gpu:.3g} users per GPU", math.inf
+    return f"{per_gpu:.3g} req/s per GPU", per_gpu
 
 
 def _without_rival(outcomes: Sequence[Outcome], challenger: Value | None) -> str:

@@ -214,6 +214,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def models(request: web.Request) -> web.Response:
+    return web.json_response({"data": [{"id": "fake"}]})
+
+
 async def health(request: web.Request) -> web.Response:
     return web.Response()
 
@@ -235,6 +239,7 @@ async def main() -> None:
     app.add_routes([
         web.post("/v1/completions", completions),
         web.post("/v1/chat/completions", chat_completions),
+        web.get("/v1/models", models),
         web.get("/health", health),
         web.get("/journal", journal),
     ])  # fmt: skip

@@ -52,7 +52,7 @@ def run_bench(options: BenchOptions) -> int:
     workload = load_workload(options.workload or slo.workload)
     order = Bench(workload, slo, options.seed, options.gpus, _load(options), options.requests)
     order.check()
-    described = describe(options.url, options.model, options.api_key)
+    described = describe(options.url, options.model, options.api_key, "text" if workload.real_text else "token-ids")
     if described.access.by:
         _say(f"every request carries {described.access.by}")
     if described.max_model_len is not None:

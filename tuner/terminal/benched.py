@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from tuner.bench import Bench, Benched
+from tuner.benchfolder import goodput_rps, seen_rps
 from tuner.config.slo import Slo
 from tuner.fluidity import FLUID_INDEX
 from tuner.latencies import Percentiles
@@ -12,7 +13,7 @@ from tuner.score import Score
 from tuner.target import ClosedLoop, Load
 from tuner.wording.inside import Knobs, said_in
 from tuner.wording.naming import METRICS, bound_text, slo_text
-from tuner.wording.numbers import DASH, latency, load_text, number, share, wanted_share
+from tuner.wording.numbers import DASH, kept_up_with, latency, load_text, number, share, wanted_share
 
 LABEL, WIDTH = 20, 78
 TIE = "\u00a0"
@@ -65,13 +66,11 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
     lines = _row("stopped", _how_far(outcome.probes)) if found.interrupted else []
     if order.load is None and not outcome.holds_slo:
         lines += _row("goodput", f"{DASH}, no load met the SLO; the closest did at {load_text(best.load)}")
-    elif order.load is None:
-        lines += _row("goodput", f"{number(outcome.value_rps_per_gpu)} req/s{_per(order)} that meet the SLO")
+    else:
+        what = "the SLO" if order.load is None else "every limit"
+        lines += _row("goodput", f"{number(goodput_rps(found, order))} req/s{_per(order)} that meet {what}")
         lines += _row("at a load of", load_text(best.load))
         lines += _unconfirmed(best.load, order) if order.is_search else []
-    else:
-        lines += _row("goodput", f"{number(best.goodput_rps / order.gpus)} req/s{_per(order)} that meet every limit")
-        lines += _row("at a load of", load_text(best.load))
     mark = "✓" if best.attainment >= order.slo.attainment else "✗"
     lines += _row("requests in SLO", f"{share(best.attainment)} of {best.counted:,}, one window  {mark} {wanted}")
     missed = [f"{METRICS.get(name, name)} {count}" for name, count in best.missed.items() if count]
@@ -81,9 +80,8 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
         users = "users" if order.workload.arrivals.kind == "closed" else "req/s"
         lines += _row("holds up to", f"{number(found.edge)} {users}, fitted through all probes")
     if outcome.capacity_rps is not None and order.load is None:
-        lines += _row(
-            "keeps up to", f"{number(outcome.capacity_rps)} req/s: queue short, pooled p99 gap in its limit"
-        )
+        rate = kept_up_with(outcome.capacity_rps, is_least=outcome.capacity_is_least)
+        lines += _row("kept up with", f"{rate} req/s: queue short, pooled p99 gap in its limit")
     return lines
 
 
@@ -146,7 +144,8 @@ def _levels(found: Benched, order: Bench) -> list[str]:
     lines = [f"  {'load':<14}{'in SLO':>9}{'goodput':>12}{'tok/s':>10}{'tok/s/user':>13}{'TTFT p99':>12}"]
     for one in sorted(found.outcome.probes, key=lambda score: score.offered_rps):
         ttft = latency(one.ttft_s.p99 if one.ttft_s else None)
-        figures = (share(one.attainment), f"{number(one.goodput_rps)} req/s", number(one.throughput_tok_s))
+        good = f"{number(seen_rps(found, one) * order.gpus)} req/s"
+        figures = (share(one.attainment), good, number(one.throughput_tok_s))
         stopped = "  stopped early" if one.stopped else ""
         lines.append(
             f"  {load_text(one.load):<14}{figures[0]:>9}{figures[1]:>12}{figures[2]:>10}"

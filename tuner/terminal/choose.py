@@ -11,7 +11,7 @@ from tuner.events import Listener
 
 ASCII = str.maketrans({"━": "=", "╸": "-", "─": "-", "┃": "|", "│": "|", "┤": "+", "└": "+", "┬": "+", "┓": "+",
                        "┗": "+", "◆": "*", "■": "#", "✓": "v", "✗": "x", "▽": "!", "‖": "=", "·": "-", "…": "..",
-                       "≤": "<=", "±": "+-", "×": "x", "−": "-", "—": "-", "→": "->"})  # fmt: skip
+                       "≤": "<=", "≥": ">=", "±": "+-", "×": "x", "−": "-", "—": "-", "→": "->"})  # fmt: skip
 """What is printed with --ascii, and where the stream's encoding has not the character."""
 
 NARROW = {code: spelt[:1] for code, spelt in ASCII.items()}

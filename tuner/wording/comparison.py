@@ -13,6 +13,7 @@ from tuner.wording.numbers import (
     device,
     dollars_per_million_tokens,
     goodput,
+    kept_up_with,
     latency,
     number,
     share,
@@ -67,7 +68,7 @@ def comparison(summary: Summary, plan: Plan) -> tuple[Row, ...]:
         note = f"${price:.2f} per {per}-hour"
         rows.append(_row(summary, "$ per million out tokens", lambda point: _cost(point, price), note=note))
     if any(point and point.capacity_rps_per_gpu for point in both):
-        rows.append(_capacity_row(summary, f"keeps up to, req/s per {per}"))
+        rows.append(_capacity_row(summary, f"kept up with, req/s per {per}"))
     rows += [_latency_row(summary, name, slo) for name in slo.limits.present()]
     chosen = deployed(summary)
     holds = chosen.attainment >= slo.attainment if chosen else None
@@ -93,8 +94,12 @@ def _row(
 def _capacity_row(summary: Summary, label: str) -> Row:
     """G3, whatever the SLO's attainment; a dash where none of the measured rates was kept up with."""
     chosen = deployed(summary)
-    short = "TTFT stays short" if chosen and chosen.capacity_by == "ttft" else "queue stays short"
-    return _row(summary, label, lambda point: number(point.capacity_rps_per_gpu or None), note=short)
+    short = "TTFT stayed short" if chosen and chosen.capacity_by == "ttft" else "queue stayed short"
+    return _row(summary, label, _capacity_text, note=short)
+
+
+def _capacity_text(point: Point) -> str:
+    return kept_up_with(point.capacity_rps_per_gpu, is_least=point.capacity_is_least)
 
 
 def _latency_row(summary: Summary, metric: str, slo: Slo) -> Row:

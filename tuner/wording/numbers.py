@@ -36,6 +36,12 @@ def wanted_share(frac: float) -> str:
     return f"{100 * frac:g} %"
 
 
+def kept_up_with(rate_rps: float | None, *, is_least: bool) -> str:
+    """A capacity: `≥ 12.9` where the server may keep up with more, `12.9` where it did not keep up with hardly more;
+    a dash where it kept up with nothing."""
+    return f"≥ {number(rate_rps)}" if rate_rps and is_least else number(rate_rps or None)
+
+
 def latency(seconds: float | None) -> str:
     """Milliseconds below one second, seconds above: `33.8 ms`, `446 ms`, `1.24 s`."""
     if seconds is None or not math.isfinite(seconds):
