@@ -1,7 +1,7 @@
 """Finalists: how the winner and the default are measured again."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from tests.builders import a_score
 from tuner.config.workload import Workload
 from tuner.finalists import MAX_LEVELS, Cell, Finalist, FinalistRun, next_cells, usual_variance, value_of
 from tuner.finalvalue import Value, interval, paired_ratio
+from tuner.target import ClosedLoop
 
 SEEDS = 5
 
@@ -206,6 +207,19 @@ def test_a_finalist_that_misses_by_no_more_than_chance_may_hold(attainments: lis
     runs = [FinalistRun(3, seed, 0.5, score) for seed, score in enumerate(scores)]
     found = value_of(Finalist(3, 0.5, 1, least=0.5), runs, 0.99)
     assert (found.holds, found.may_hold) == (False, may_hold)
+
+
+@pytest.mark.parametrize("steps", ["users", "none"])
+def test_what_timed_out_of_users_is_missing_once_in_what_a_finalist_is_worth(steps: Literal["users", "none"]) -> None:
+    """At every number of users 10 requests come in a second, of which 8 are good."""
+    finalist = Finalist(3, 20.0, 1, steps=steps)
+    scores = {
+        users: a_score(users, share, load=ClosedLoop(users), request_rps=10.0, goodput_rps=10 * share)
+        for users, share in ((20, 0.8), (21, 0.5))
+    }
+    cells = next_cells(finalist, [], SEEDS, 0.8)
+    runs = [FinalistRun(3, cell.replicate, cell.level, scores[round(cell.level)]) for cell in cells]
+    assert value_of(finalist, runs, 0.8).mean == pytest.approx(8.0)
 
 
 def test_users_are_added_one_at_least() -> None:
