@@ -43,7 +43,8 @@ DISPERSION_PER_POWER = 2.0
 class Finalist:
     """A configuration to measure again: its trial, the level its search found (req/s, users, or the one
     level there is), and its GPUs. `least`: the lowest level worth having. `counted`: requests that each window must
-    be expected to count at least. `usual_variance`: of windows, relative to those of Poisson arrivals; 0: unknown."""
+    be expected to count at least. `usual_variance`: of windows, relative to those of Poisson arrivals; 0: unknown.
+    `turn_s`: how long a turn of a user takes with its pause, where load is offered by users."""
 
     trial: int
     level: float
@@ -52,6 +53,7 @@ class Finalist:
     least: float = 0.0
     counted: int = 0
     usual_variance: float = 1.0
+    turn_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,13 @@ class FinalistRun:
 
 @dataclass(frozen=True)
 class Cell:
-    """One window to measure, long enough for `counted` requests."""
+    """One window to measure, long enough for `counted` requests; of users, whose turns take `turn_s`."""
 
     trial: int
     replicate: int
     level: float
     counted: int = 0
+    turn_s: float | None = None
 
 
 def usual_variance(workload: Workload) -> float:
@@ -271,7 +274,7 @@ def _has_peaked(own: Sequence[FinalistRun]) -> bool:
 def _missing(finalist: Finalist, levels: Iterable[float], own: Sequence[FinalistRun], seeds: int) -> list[Cell]:
     done = {(run.replicate, run.rate) for run in own}
     return [
-        Cell(finalist.trial, replicate, level, finalist.counted)
+        Cell(finalist.trial, replicate, level, finalist.counted, finalist.turn_s)
         for replicate in range(seeds)
         for level in sorted(levels)
         if (replicate, level) not in done
