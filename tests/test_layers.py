@@ -17,7 +17,7 @@ LAYERS = [
     ["tuner.fluidity", "tuner.health", "tuner.latencies"],
     ["tuner.score", "tuner.space", "tuner.load"],
     ["launchers", "tuner.curve", "tuner.crest", "tuner.finalvalue", "tuner.horizon"],
-    ["tuner.users"],
+    ["tuner.stride", "tuner.users"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
         *(
