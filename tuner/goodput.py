@@ -230,7 +230,7 @@ def attainment_upper(score: Score) -> float:
 def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
     curve, probes = search.curve(), tuple(search.probes)
     whole = [score for score in probes if score.stopped is None]
-    if not whole or not search.holds_somewhere or curve.best_level < search.question.least:
+    if not whole or not search.holds_somewhere or _is_too_much(search, curve):
         closest = max(probes, key=lambda score: score.attainment)
         return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, closest, None, probes)
     # What no probe came near is not promised.
@@ -243,6 +243,14 @@ def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
     around = level if search.question.in_users else curve.best_level
     best = min(_presentable(whole, search, around), key=lambda score: abs(np.log(level_of(score.load) / around)))
     return Answer(ended, goodput_rps, best, level, probes)
+
+
+def _is_too_much(search: Search, curve: Curve) -> bool:
+    """Whether even the least level misses the SLO; of one user his own requests say it, whatever a curve does."""
+    least = search.question.least
+    alone = [score for score in search.probes if level_of(score.load) <= least and search.question.in_users]
+    counted, good = sum(score.counted for score in alone), sum(score.good for score in alone)
+    return curve.best_level < least and (not alone or good < search.question.attainment * counted)
 
 
 def _presentable(whole: list[Score], search: Search, level: float) -> list[Score]:

@@ -53,8 +53,11 @@ def next_users(seen: Sequence[Looked], curve: Curve, best: int, growth: float) -
         return Looked(max(min(int(curve.best_level), int(highest * growth)), highest + 1))
     if best < lowest:
         return Looked(max(best, lowest // BOLDEST_DOWN, 1))
+    if best >= highest:
+        # Cheaper than one thorough look after the other, each a little higher than the last.
+        return Looked(max(best + 1, round(highest * NARROW)))
     below = max(number for number in numbers if number <= best)
-    above = min((number for number in numbers if number > best), default=below)
+    above = min(number for number in numbers if number > best)
     # Just below a cliff all is well: the curve says little of how far it is.
     if above > max(below * NARROW, below + 2):
         return Looked(round((below * above) ** 0.5))
