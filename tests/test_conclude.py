@@ -61,6 +61,22 @@ def test_a_finalist_whose_edge_was_not_reached_leaves_it_open(level: float) -> N
     assert (summary.verdict, summary.how_sure, summary.gain) == ("inconclusive", "low", None)
 
 
+def test_a_finalist_whose_edge_was_not_reached_is_stated_by_what_fresh_seeds_saw_of_it() -> None:
+    """Its search promised 7.5 req/s at 7; fresh windows held the SLO at 6 and 6.3."""
+    short = [FinalistRun(3, seed, rate, a_score(rate, 0.999)) for seed in range(5) for rate in (6.0, 6.3)]
+    summary = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0) + short)
+    assert (summary.verdict, summary.how_sure, summary.gain) == ("inconclusive", "low", None)
+    assert summary.best and summary.best.load == {"rate_rps": 6.3} and summary.best.ci95 is None
+    assert summary.best.goodput_rps_per_gpu == pytest.approx(0.999 * 6.3, rel=1e-4)
+    assert "at least 6.29 req/s per GPU of t3" in summary.why
+
+
+def test_one_seed_of_an_unfinished_confirmation_states_nothing() -> None:
+    first = [FinalistRun(3, 0, rate, a_score(rate, 0.999)) for rate in (6.0, 6.3)]
+    summary = concluded(DEFAULT, CHALLENGER, measured=runs(0, 6.0) + first)
+    assert summary.best and summary.best.load == {"rate_rps": 7.0} and "at least" not in summary.why
+
+
 def test_a_level_that_only_some_seeds_saw_does_not_count() -> None:
     one_more = FinalistRun(3, 0, 8.0 * 1.01, a_score(8.0 * 1.01, 0.2))
     summary = concluded(DEFAULT, CHALLENGER, measured=[*runs(0, 6.0), *runs(3, 8.0), one_more])

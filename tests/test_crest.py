@@ -67,6 +67,12 @@ def test_the_level_with_more_misses_tells_more_of_the_line() -> None:
     assert found.level == pytest.approx(10.0 * (0.05 / 0.95 * 99) ** (1 / 20), rel=0.005)
 
 
+def test_a_level_at_which_nothing_came_is_no_logarithm_of_nothing() -> None:
+    nothing = Level(12.0, 0.0, 0, 0.0)
+    found = crest_of([level(10, 0.01), nothing], (10, 12), 0.9)
+    assert np.isfinite([found.level, found.goodput_rps, found.slope]).all()
+
+
 def test_one_level_says_nothing_of_a_slope() -> None:
     with pytest.raises(AssertionError, match="one level"):
         crest_of([level(10, 0.01)], (10, 10), 0.99)

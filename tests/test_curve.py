@@ -112,6 +112,14 @@ def test_whatever_was_measured_there_is_a_curve_and_more_load_is_never_better(
     assert all(low >= high for low, high in pairwise(seen))
 
 
+def test_how_many_requests_users_bring_is_learnt_from_all_probes_of_the_nearest_number() -> None:
+    """Three users bring 0.3 requests a second: 27 in 120 s, 190 in 600 s, which count as long as they lasted."""
+    few = a_score(3, 0.9, load=ClosedLoop(3), counted=27, good=24, request_rps=27 / 120)
+    many = a_score(3, 0.9, load=ClosedLoop(3), counted=189, good=170, request_rps=189 / 600)
+    curve = fit([few, many], 0.9)
+    assert curve.unit_rps * 3**curve.growth == pytest.approx(216 / 720)
+
+
 def test_the_level_of_a_load_is_its_rate_or_its_users() -> None:
     assert (level_of(a_probe(3.5, 1.0).load), level_of(ClosedLoop(7))) == (3.5, 7.0)
 
@@ -119,7 +127,7 @@ def test_the_level_of_a_load_is_its_rate_or_its_users() -> None:
 def test_the_level_to_recommend_leaves_room_below_a_cliff_for_what_is_not_known() -> None:
     def advised(counted: int, power: float) -> float:
         curve = fit(on_a_power_law([9.5, 10.0], 10.0, power, bad=0.01, counted=counted), 0.99)
-        level, goodput_rps = curve.advice(0.99, ANYWHERE)
+        level, goodput_rps = curve.advice(0.99, curve.best_level * np.geomspace(0.85, 1.0, 41))
         assert 0.93 * level <= goodput_rps <= level
         return level / curve.best_level
 
@@ -135,6 +143,6 @@ def test_a_probe_that_was_stopped_says_only_that_it_was_at_least_so_bad() -> Non
 
 def test_no_goodput_is_promised_beyond_the_reach_of_the_probes() -> None:
     curve = fit([a_probe(1.0, 1.0), a_probe(2.0, 1.0)], 0.99)
-    level, goodput_rps = curve.advice(0.99, 2.3)
+    level, goodput_rps = curve.advice(0.99, np.array([2.1, 2.2, 2.3]))
     assert level <= 2.3 and goodput_rps <= 2.3 < curve.goodput_rps_within(ANYWHERE)
     assert curve.goodput_rps_within(2.3) == pytest.approx(2.3, rel=0.02)

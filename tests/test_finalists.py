@@ -1,7 +1,7 @@
 """Finalists: how the winner and the default are measured again."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from tests.builders import a_score
 from tuner.config.workload import Workload
 from tuner.finalists import MAX_LEVELS, Cell, Finalist, FinalistRun, next_cells, usual_variance, value_of
 from tuner.finalvalue import Value, interval, paired_ratio
+from tuner.target import ClosedLoop
 
 SEEDS = 5
 
@@ -47,10 +48,10 @@ def test_levels_are_added_until_one_holds_and_the_next_fails(edge: float) -> Non
     finalist = Finalist(3, 10.0, 2)
     found = value_of(finalist, measured(finalist, edge), 0.99)
     assert found.holds
-    assert found.mean == pytest.approx(0.99 * edge / 2, rel=0.015)
+    assert found.mean == pytest.approx(0.99 * edge / 2, rel=0.02)
     low, high = found.between
     assert low <= found.level <= high
-    assert found.level == pytest.approx(edge, rel=0.015)
+    assert found.level == pytest.approx(edge, rel=0.02)
 
 
 @pytest.mark.parametrize("edge", [10.05, 10.2, 10.4])
@@ -60,6 +61,49 @@ def test_the_edge_of_a_cliff_is_not_put_too_low(edge: float) -> None:
     while cells := next_cells(finalist, runs, SEEDS, 0.99):
         runs += [power_law(cell, edge, power=50.0) for cell in cells]
     assert value_of(finalist, runs, 0.99).level == pytest.approx(edge, rel=0.002)
+
+
+@pytest.mark.parametrize("power", [2.0, 8.0, 60.0])
+@pytest.mark.parametrize(("above", "most"), [(1.0, 3), (1.3, 5), (2.5, 7)])
+def test_an_edge_above_is_reached_in_bold_steps(above: float, most: int, power: float) -> None:
+    finalist, runs = Finalist(3, 10.0, 1), []
+    while cells := next_cells(finalist, runs, SEEDS, 0.99):
+        runs += [power_law(cell, 10.0 * above, power) for cell in cells]
+    found = value_of(finalist, runs, 0.99)
+    assert found.is_settled and len({one.rate for one in runs}) <= most
+    assert found.mean == pytest.approx(0.99 * 10.0 * above, rel=0.02)
+
+
+@pytest.mark.parametrize("power", [3.0, 8.0, 60.0])
+@pytest.mark.parametrize("above", [1.0, 1.3, 2.5])
+def test_bold_steps_that_noise_points_do_not_make_values_higher_or_lower(above: float, power: float) -> None:
+    """5000 requests of a window tell as much as 500 independent ones would; the same seeds at all levels."""
+    share = min(0.1, 1 / power)
+    edge = 10.0 * above * (1 / 99 * (1 - share) / share) ** (1 / power)
+    logs = []
+    for replication in range(12):
+        random, finalist, runs = np.random.default_rng(replication), Finalist(3, 10.0, 1), []
+        while cells := next_cells(finalist, runs, SEEDS, 0.9):
+            for cell in cells:
+                exact = power_law(cell, edge, power)
+                seen = float(random.binomial(500, exact.score.attainment)) / 500
+                runs.append(replace(exact, score=replace(exact.score, attainment=seen)))
+        found = value_of(finalist, runs, 0.9)
+        assert found.is_settled and found.holds
+        logs.append(np.log(found.mean / ((1 - share) * 10.0 * above)))
+    assert abs(np.mean(logs)) < 0.01 + 3 * np.std(logs) / len(logs) ** 0.5
+
+
+@pytest.mark.parametrize("rel", [0.4, 0.7])
+@pytest.mark.parametrize("power", [3.0, 27.0, 60.0])
+def test_a_peak_far_above_is_reached_and_looked_at_on_both_sides(power: float, rel: float) -> None:
+    edge = 10.0 * (0.01 / 0.99 * (power - 1)) ** (1 / power)
+    finalist, runs = Finalist(3, 10.0 * rel, 1), []
+    while cells := next_cells(finalist, runs, SEEDS, 0.0):
+        runs += [power_law(cell, edge, power) for cell in cells]
+    found = value_of(finalist, runs, 0.0)
+    assert found.is_settled
+    assert found.mean == pytest.approx(10.0 * (1 - 1 / power), rel=0.005)
 
 
 def test_an_edge_too_far_away_ends_after_a_bounded_number_of_levels() -> None:
@@ -206,6 +250,19 @@ def test_a_finalist_that_misses_by_no_more_than_chance_may_hold(attainments: lis
     runs = [FinalistRun(3, seed, 0.5, score) for seed, score in enumerate(scores)]
     found = value_of(Finalist(3, 0.5, 1, least=0.5), runs, 0.99)
     assert (found.holds, found.may_hold) == (False, may_hold)
+
+
+@pytest.mark.parametrize("steps", ["users", "none"])
+def test_what_timed_out_of_users_is_missing_once_in_what_a_finalist_is_worth(steps: Literal["users", "none"]) -> None:
+    """At every number of users 10 requests come in a second, of which 8 are good."""
+    finalist = Finalist(3, 20.0, 1, steps=steps)
+    scores = {
+        users: a_score(users, share, load=ClosedLoop(users), request_rps=10.0, goodput_rps=10 * share)
+        for users, share in ((20, 0.8), (21, 0.5))
+    }
+    cells = next_cells(finalist, [], SEEDS, 0.8)
+    runs = [FinalistRun(3, cell.replicate, cell.level, scores[round(cell.level)]) for cell in cells]
+    assert value_of(finalist, runs, 0.8).mean == pytest.approx(8.0)
 
 
 def test_users_are_added_one_at_least() -> None:

@@ -17,7 +17,8 @@ LAYERS = [
     ["tuner.fluidity", "tuner.health", "tuner.latencies"],
     ["tuner.score", "tuner.space"],
     ["tuner.load"],
-    ["launchers", "tuner.curve", "tuner.crest", "tuner.finalvalue"],
+    ["launchers", "tuner.curve", "tuner.crest", "tuner.finalvalue", "tuner.horizon"],
+    ["tuner.stride", "tuner.users"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
         *(

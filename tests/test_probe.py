@@ -11,7 +11,7 @@ from tuner.config.plan import Plan
 from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.probe import Prober
-from tuner.target import OpenLoop, Target
+from tuner.target import ClosedLoop, OpenLoop, Target
 from tuner.trial import TrialOrder, open_for
 
 RATE_RPS = 40.0
@@ -65,6 +65,66 @@ def test_a_probe_lasts_until_the_batch_is_full_however_few_requests_it_counts(tm
     assert idle.e2e_s and idle.ttft_s
     answer_s = idle.e2e_s.p50 - idle.ttft_s.p50
     assert prober.recorded[-1].planned_s == pytest.approx(3 * answer_s - 1.0)
+
+
+CLOSED_SLO = an_slo(attainment=0.9, warmup_s=1.0, window_s=4.0, timeout_s=20.0)
+
+
+def of_users(folder: Path) -> Plan:
+    """Users who pause for two seconds between turns, so that one of them brings half a request a second at most."""
+    workload = folder / "users.yaml"
+    workload.write_text(
+        "title: w\nsource: a test\nprompt: {fixed: 128}\noutput: {fixed: 16}\narrivals: {kind: closed}\n"
+        "turns: {per_session: 50, added_tokens: {fixed: 16}, think_s_mean: 2}\n"
+    )
+    return a_plan(folder, workload=str(workload))
+
+
+@pytest.mark.parametrize(
+    ("users", "counted", "expected_s"),
+    [
+        pytest.param(2, 0, 4.0, id="a quick one: the SLO's window, whatever comes in it"),
+        pytest.param(2, 8, 8 * 1.1, id="as long as its requests take, pauses included"),
+        pytest.param(2, 560, 20.0, id="never longer than five of the SLO's windows"),
+        pytest.param(14, 560, 100 / 7, id="never longer than a finalist's, which counts 100"),
+        pytest.param(100, 150, 4.0, id="many users bring enough"),
+    ],
+)
+def test_a_probe_of_users_lasts_until_enough_requests_have_come(
+    users: int, counted: int, expected_s: float, tmp_path: Path
+) -> None:
+    plan = of_users(tmp_path)
+    with a_server(plan) as target:
+        prober = Prober(target, plan.workload, CLOSED_SLO, seed=1)
+        prober.idle()
+        prober.measure(ClosedLoop(users), counted)
+    assert prober.recorded[-1].planned_s == pytest.approx(expected_s, rel=0.12)
+
+
+def test_how_many_requests_users_bring_is_taken_from_the_probe_of_the_nearest_number(tmp_path: Path) -> None:
+    plan = of_users(tmp_path)
+    with a_server(plan) as target:
+        prober = Prober(target, plan.workload, CLOSED_SLO, seed=1)
+        assert prober.expected_rps(ClosedLoop(3)) == 3 / prober.idle_e2e_s, "nothing is known but a guess"
+        prober.idle()
+        alone = prober.expected_rps(ClosedLoop(3))
+        assert alone == pytest.approx(3 / 2.1, rel=0.1)
+        for users in (2, 40):
+            seen = prober.measure(ClosedLoop(users), 0)
+            assert prober.expected_rps(ClosedLoop(users + 1)) == pytest.approx(seen.request_rps * (users + 1) / users)
+    prober.turn_s = 5.0
+    assert prober.expected_rps(ClosedLoop(40)) == 8.0, "what is known of the server beforehand counts"
+
+
+def test_all_seeds_of_a_number_of_users_have_windows_of_one_length(tmp_path: Path) -> None:
+    plan = of_users(tmp_path)
+    with a_server(plan) as target:
+        planned = []
+        for seed in range(3):
+            prober = Prober(target, plan.workload, CLOSED_SLO, seed, stage="confirm", turn_s=2.1)
+            prober.measure_whole(ClosedLoop(12), 100)
+            planned.append(prober.recorded[-1].planned_s)
+    assert planned == pytest.approx([100 * 2.1 / 12] * 3)
 
 
 def due_of_search_probes(folder: Path, with_idle: bool) -> list[list[float]]:

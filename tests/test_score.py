@@ -11,7 +11,7 @@ from tuner.engineview import EngineView
 from tuner.health import health_of
 from tuner.requestlog import ClientHealth, Status
 from tuner.score import score
-from tuner.target import OpenLoop
+from tuner.target import ClosedLoop, Load, OpenLoop
 
 OPEN = OpenLoop(1.0)
 
@@ -54,6 +54,19 @@ def test_requests_outside_the_window_are_not_counted() -> None:
 def test_a_probe_stopped_early_is_judged_by_the_requests_that_had_ended() -> None:
     log = a_log([(0.0, (0.1,)), (1.0, ())], status=np.array([Status.OK, Status.UNFOLLOWED]), stopped="hopeless")
     assert (score(log, OPEN, Limits()).counted, score(log, OPEN, Limits()).attainment) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "load", [ClosedLoop(4), ClosedLoop(1000), OpenLoop(10.0)], ids=["users", "all at once", "rate"]
+)
+def test_what_failed_is_missing_once_in_goodput_however_load_is_offered(load: Load) -> None:
+    """100 requests in 10 s, every fifth of which times out: 8 good ones a second."""
+    status = np.where(np.arange(100) % 5, int(Status.OK), int(Status.TIMED_OUT))
+    found = score(
+        a_log([(due / 10, (due / 10 + 0.1,)) for due in range(100)], status=status), load, Limits(ttft_s=1.0)
+    )
+    assert (found.goodput_rps, found.request_rps, found.offered_rps) == (8.0, 10.0, 10.0)
+    assert found.attainment * found.offered_rps == found.goodput_rps
 
 
 def test_a_one_token_answer_has_no_time_per_output_token_and_cannot_violate_it() -> None:

@@ -10,12 +10,13 @@ from tuner.config.workload import Workload
 from tuner.configuration import Configuration
 from tuner.errors import BoxUnusable, ConfigError, MeasurementVoid, ServerFailed
 from tuner.goodput import LEAST_ATTAINMENT, Answer, at_one_load, find_goodput, worth
+from tuner.horizon import ROOM, needed_requests
 from tuner.outcome import Cost, Outcome
-from tuner.probe import ROOM, Prober, ProbeStage, Recorded, Watcher
+from tuner.probe import Prober, ProbeStage, Recorded, Watcher
 from tuner.requestlog import Status
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
-from tuner.target import ClosedLoop, Load, OpenLoop, Target
+from tuner.target import Load, OpenLoop, Target
 from tuner.trial import OFFLINE_REQUESTS, given_load, measured, question_of
 
 Heard = Callable[[Recorded], None]
@@ -178,11 +179,8 @@ def _at(load: Load, order: Bench, measuring: _Measuring) -> Answer:
     """One probe at `load`, never stopped early: over the SLO's window, or as long as its requests take."""
     slo, prober = order.slo, measuring.prober
     measuring.idle()
-    rate_rps = load.users / prober.idle_e2e_s if isinstance(load, ClosedLoop) else load.rate_rps
     if order.requests is not None:
-        measure_s = ROOM * order.requests / rate_rps
-    elif isinstance(load, ClosedLoop):
-        measure_s = slo.window_s
-    else:
-        measure_s = max(slo.window_s, ROOM * slo.deciding_requests / rate_rps)
-    return at_one_load(measuring.told(prober.measure_for(load, measure_s)), slo.attainment)
+        measure_s = ROOM * order.requests / prober.expected_rps(load)
+        return at_one_load(measuring.told(prober.measure_for(load, measure_s)), slo.attainment)
+    counted = round(ROOM * needed_requests(slo, load))
+    return at_one_load(measuring.told(prober.measure_whole(load, counted)), slo.attainment)

@@ -31,15 +31,16 @@ def conclude(
     ordered = [outcomes[number] for number in sorted(outcomes)]
     values = values_of(plan, outcomes, runs)
     confirmed = {trial: value for trial, value in values.items() if _is_confirmed(value)}
+    at_least = {trial: value for trial, value in values.items() if _is_bound(value)}
     unconfirmed = [one.trial for one in finalists(plan, outcomes) if _lacks(outcomes[one.trial], confirmed)]
     if interrupted:
         verdict = _interrupted(ordered, confirmed, is_confirmed=bool(confirmed) and not unconfirmed)
     elif unconfirmed:
-        verdict = _unconfirmed(ordered, confirmed, unconfirmed)
+        verdict = _unconfirmed(ordered, confirmed, at_least, unconfirmed)
     else:
         verdict = _verdict(ordered, confirmed)
-    default = _finalist_point(_best_default(ordered, confirmed), confirmed, runs)
-    best = None if verdict.best is None else _finalist_point(outcomes[verdict.best], confirmed, runs)
+    default = _finalist_point(_best_default(ordered, confirmed), confirmed | at_least, runs)
+    best = None if verdict.best is None else _finalist_point(outcomes[verdict.best], confirmed | at_least, runs)
     if verdict.word in {"deploy", "keep-default"} and best and _box_rps(best, plan) < _wanted_rps(plan):
         verdict, best, default = _too_slow(best, plan), None, None
     return Summary(
@@ -119,6 +120,11 @@ def _is_confirmed(value: Value) -> bool:
     return value.is_settled and len(value.per_seed) >= LEAST_SEEDS
 
 
+def _is_bound(value: Value) -> bool:
+    """Whether fresh seeds held the SLO at some level, but no edge was reached: it is worth at least so much."""
+    return value.holds and not value.is_settled and len(value.per_seed) >= LEAST_SEEDS
+
+
 def _verdict(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> Verdict:
     is_default = {outcome.trial: outcome.configuration.is_default for outcome in outcomes}
     default = next((value for trial, value in values.items() if is_default[trial]), None)
@@ -141,9 +147,13 @@ def _too_slow(best: Point, plan: Plan) -> Verdict:
     return Verdict("nothing-meets-slo", why, "high", None, None)
 
 
-def _unconfirmed(outcomes: Sequence[Outcome], values: Mapping[int, Value], trials: Sequence[int]) -> Verdict:
+def _unconfirmed(
+    outcomes: Sequence[Outcome], values: Mapping[int, Value], at_least: Mapping[int, Value], trials: Sequence[int]
+) -> Verdict:
     names = " and ".join(f"t{trial}" for trial in trials)
     why = f"{names} could not be followed to the edge of the SLO on fresh seeds"
+    bounds = [f"at least {at_least[one].mean:.3g} req/s per GPU of t{one}" for one in trials if one in at_least]
+    why += f", which saw {' and '.join(bounds)}" if bounds else ""
     return Verdict("inconclusive", why, "low", _best_searched(outcomes, values), None)
 
 
@@ -176,7 +186,10 @@ def _best_default(outcomes: Sequence[Outcome], values: Mapping[int, Value]) -> O
 def _finalist_point(
     outcome: Outcome | None, values: Mapping[int, Value], runs: Sequence[FinalistRun]
 ) -> Point | None:
-    """One configuration: from its fresh runs where it has some, else from its search. None where it does not hold."""
+    """One configuration: from its fresh runs where it has some, else from its search. None where it does not hold.
+
+    What fresh runs did not follow to an edge is worth at least what they saw: without an interval.
+    """
     if outcome is None:
         return None
     assert outcome.best, "a trial that holds the SLO has a best probe"
@@ -185,7 +198,8 @@ def _finalist_point(
         return None
     if value is None:
         return searched_point(outcome, outcome.best)
-    return fresh_point(outcome, value, runs)
+    point = fresh_point(outcome, value, runs)
+    return point if value.is_settled else replace(point, ci95=None)
 
 
 def searched_point(outcome: Outcome, best: Score) -> Point:

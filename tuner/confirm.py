@@ -13,6 +13,7 @@ from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
 from tuner.finalists import Finalist, FinalistRun, next_cells, usual_variance, value_of
 from tuner.finalvalue import ENOUGH_SEEDS, Value
+from tuner.horizon import needed_requests
 from tuner.outcome import Outcome
 from tuner.pause import paused_by
 from tuner.target import OpenLoop
@@ -108,10 +109,11 @@ def _spent_s(work: Confirmation) -> float:
 def _finalist(plan: Plan, outcome: Outcome) -> Finalist:
     assert outcome.best, "a trial that holds the SLO has a best probe"
     level, gpus = level_of(outcome.best.load), outcome.configuration.gpus
-    counted, usual = plan.slo.deciding_requests, usual_variance(plan.workload)
+    counted, usual = needed_requests(plan.slo, outcome.best.load), usual_variance(plan.workload)
     match plan.workload.arrivals.kind:
         case "closed":
-            return Finalist(outcome.trial, level, gpus, steps="users", usual_variance=usual)
+            turn_s = level / outcome.best.request_rps
+            return Finalist(outcome.trial, level, gpus, "users", counted=counted, usual_variance=usual, turn_s=turn_s)
         case "at_once":
             return Finalist(outcome.trial, level, gpus, steps="none")
         case "trace" if plan.workload.arrivals.speed:

@@ -16,6 +16,8 @@ from tuner.requests import FloatArray
 LEAST_POWER, MOST_POWER = 0.3, 300.0
 MOST_BAD = 0.98
 LEAST_GROWTH = 0.05
+# Where nothing came at all, logarithms are of so much.
+TINY_RPS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,13 @@ def crest_of(levels: Sequence[Level], within: tuple[float, float], wanted: float
     `wanted`."""
     assert len(levels) > 1, "one level says nothing of a slope"
     log_level = np.log([one.level for one in levels])
-    counted = np.array([one.counted for one in levels])
+    counted = np.array([max(one.counted, 1) for one in levels])
     bad = np.clip([1 - one.attainment for one in levels], 0.5 / counted, 1 - 0.5 / counted)
     weights = counted * bad * (1 - bad)
     slope, intercept = _line(log_level, _log_odds(bad), weights)
     power = float(np.clip(slope, LEAST_POWER, MOST_POWER))
     intercept += (slope - power) * float(np.average(log_level, weights=weights))
-    growth, base = _line(log_level, np.log([one.offered_rps for one in levels]), weights)
+    growth, base = _line(log_level, np.log([max(one.offered_rps, TINY_RPS) for one in levels]), weights)
     # Goodput level^growth · (1 − bad) peaks where the share of bad requests is growth/power.
     best_bad = min(1 - wanted, max(growth, LEAST_GROWTH) / power, MOST_BAD)
     level = float(np.clip(np.exp((_log_odds(best_bad) - intercept) / power), *within))

@@ -36,8 +36,6 @@ STEPS = 121
 SURELY = 0.95
 # A load that has more misses than so many times the allowed ones is the worse for it.
 BEARABLE = 2.0
-# Where to look for the level to recommend, below the likeliest one.
-MARGINS = np.geomspace(0.85, 1.0, 41)
 
 
 @dataclass(frozen=True)
@@ -68,15 +66,14 @@ class Curve:
         """Where goodput is highest among the loads that hold the SLO: the edge, or a peak below it; the median."""
         return _median(self.best, self.weights)
 
-    def advice(self, wanted: float, reach: float) -> tuple[float, float]:
-        """The level to recommend, at most `reach`, and the good requests/s to expect there.
+    def advice(self, wanted: float, levels: FloatArray) -> tuple[float, float]:
+        """Which of `levels` to recommend, and the good requests/s to expect there.
 
         The highest goodput to expect, where goodput counts less the more misses there are beyond BEARABLE times the
         allowed ones: in the mean over what is possible. So the level lies below the edge of a cliff, by the more the
         less is known, for some per cent too low cost as many per cent and some beyond it everything; on a gentle
         slope, where an error of the level costs little either way, it is the likeliest.
         """
-        levels = min(self.best_level, reach) * MARGINS
         bad = 1 / (1 + np.exp([-_log_odds(level, self.edges, self.powers, self.edge_bad) for level in levels]))
         borne = np.minimum(1.0, BEARABLE * (1 - wanted) / bad)
         offered = self.unit_rps * levels**self.growth
@@ -177,9 +174,14 @@ def _growth(scores: Sequence[Score]) -> float:
 
 
 def _unit_rps(scores: Sequence[Score], level: float, growth: float) -> float:
-    """Requests/s that would come at a level of one, by the probe nearest to `level`."""
-    nearest = min(scores, key=lambda score: abs(np.log(level_of(score.load) / level)))
-    return float(max(nearest.offered_rps, 1e-9) / level_of(nearest.load) ** growth)
+    """Requests/s that would come at a level of one, by all probes at the level nearest to `level`."""
+    if all(isinstance(score.load, OpenLoop) for score in scores):
+        return 1.0
+    nearest = min((level_of(score.load) for score in scores), key=lambda one: abs(np.log(one / level)))
+    came = [(score.counted, max(score.offered_rps, 1e-9)) for score in scores if level_of(score.load) == nearest]
+    lasted_s = sum(counted / rps for counted, rps in came)
+    offered_rps = sum(counted for counted, _ in came) / lasted_s if lasted_s else came[0][1]
+    return float(offered_rps / nearest**growth)
 
 
 def _log_odds(level: float, edge: FloatArray, power: FloatArray, edge_bad: float) -> FloatArray:

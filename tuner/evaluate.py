@@ -104,12 +104,14 @@ def run_visit(visit: Visit, listener: Listener) -> Iterator[FinalistRun]:
     gpus, asked_s = visit.order.configuration.gpus, time.perf_counter()
     target, startup_s, until_s = None, 0.0, 0.0
     recorded: list[Recorded] = []
+    idle_e2e_s: float | None = None
     try:
         with open_for(visit.order) as target:
             startup_s = until_s = target.clock_s()
             for cell in visit.cells:
-                found, probes = _measure_cell(visit.order.plan, cell, target)
-                recorded += probes
+                prober = _prober(visit.order.plan, cell, target, idle_e2e_s)
+                found = _measure_cell(visit.order.plan, cell, prober)
+                recorded, idle_e2e_s = recorded + prober.recorded, prober.idle_e2e_s
                 since_s, until_s = until_s, target.clock_s()
                 run = FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
                 startup_s = 0.0
@@ -123,12 +125,21 @@ def run_visit(visit: Visit, listener: Listener) -> Iterator[FinalistRun]:
         raise Interrupted(startup_s * gpus, cut_s * gpus) from stop
 
 
-def _measure_cell(plan: Plan, cell: Cell, target: Target) -> tuple[Score, list[Recorded]]:
-    """One window, and all that was sent for it; timings are kept. Raises ServerFailed where no answer was good."""
+def _prober(plan: Plan, cell: Cell, target: Target, idle_e2e_s: float | None) -> Prober:
+    """A prober for one window. The first of a launch that offers load by users looks at the idle server before."""
     seed = derive(plan.seed, Purpose.CONFIRM, cell.replicate)
-    prober = Prober(target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate)
-    if plan.workload.arrivals.kind == "closed":
+    prober = Prober(
+        target, plan.workload, plan.slo, seed, stage="confirm", replicate=cell.replicate, turn_s=cell.turn_s
+    )
+    if idle_e2e_s is not None:
+        prober.idle_e2e_s = idle_e2e_s
+    elif plan.workload.arrivals.kind == "closed":
         prober.idle()
+    return prober
+
+
+def _measure_cell(plan: Plan, cell: Cell, prober: Prober) -> Score:
+    """One window; all timings of `prober` are kept. Raises ServerFailed where no answer was good."""
     found = measure(prober, cell.level, cell.counted, plan)
     folder = trial_folder(plan.out, cell.trial)
     raw = folder / "confirm" / f"seed{cell.replicate}-load{cell.level:g}.parquet"
@@ -137,7 +148,7 @@ def _measure_cell(plan: Plan, cell: Cell, target: Target) -> tuple[Score, list[R
         write_metrics(raw.parent / "metrics" / raw.name, prober.recorded)
     for one in prober.recorded:
         check_answers(one.log, folder / LOG_NAME)
-    return found, prober.recorded
+    return found
 
 
 def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:
@@ -146,10 +157,9 @@ def measure(prober: Prober, level: float, counted: int, plan: Plan) -> Score:
         case "at_once":
             return prober.all_at_once(round(level))
         case "closed":
-            return prober.measure_for(ClosedLoop(round(level)), plan.slo.window_s)
+            return prober.measure_whole(ClosedLoop(round(level)), counted)
         case _:
-            measure_s = max(plan.slo.window_s, counted / level)
-            return prober.measure_for(OpenLoop(level), measure_s)
+            return prober.measure_whole(OpenLoop(level), counted)
 
 
 def _trial_elsewhere(order: TrialOrder) -> tuple[Outcome, list[Event]]:

@@ -6,7 +6,7 @@ at the edge between them, or where goodput peaks below it. A seed's own value di
 seed did at the levels around it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,15 +17,12 @@ from tuner.crest import Level, crest_of
 from tuner.finalvalue import LEAST_SEEDS, Value, interval
 from tuner.requests import FloatArray
 from tuner.score import Score
+from tuner.stride import BOLDEST, STEP, stride_down, stride_up
 
-STEP = 1.05
 # So near the lowest level a crest below it need not be looked for.
 NEARLY = 1.01
 # Levels further apart than this have another one measured between them.
 WIDE = 1.11
-BOLDEST = 1.4
-# Where the highest level leaves more than half of the allowed misses unused, the edge is some way off.
-BOLD, SPARE = 1.15, 0.5
 MAX_LEVELS = 8
 # A finalist that misses the SLO even so far below the level its search found does not hold it.
 FAR_BELOW = 0.75
@@ -43,7 +40,8 @@ DISPERSION_PER_POWER = 2.0
 class Finalist:
     """A configuration to measure again: its trial, the level its search found (req/s, users, or the one
     level there is), and its GPUs. `least`: the lowest level worth having. `counted`: requests that each window must
-    be expected to count at least. `usual_variance`: of windows, relative to those of Poisson arrivals; 0: unknown."""
+    be expected to count at least. `usual_variance`: of windows, relative to those of Poisson arrivals; 0: unknown.
+    `turn_s`: how long a turn of a user takes with its pause, where load is offered by users."""
 
     trial: int
     level: float
@@ -52,6 +50,7 @@ class Finalist:
     least: float = 0.0
     counted: int = 0
     usual_variance: float = 1.0
+    turn_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,13 @@ class FinalistRun:
 
 @dataclass(frozen=True)
 class Cell:
-    """One window to measure, long enough for `counted` requests."""
+    """One window to measure, long enough for `counted` requests; of users, whose turns take `turn_s`."""
 
     trial: int
     replicate: int
     level: float
     counted: int = 0
+    turn_s: float | None = None
 
 
 def usual_variance(workload: Workload) -> float:
@@ -200,21 +200,33 @@ def _replicates(own: Sequence[FinalistRun]) -> list[int]:
 
 def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
     """Down while even the lowest level misses or lies beyond the crest, up while the highest holds and pays, then
-    between where it is far."""
+    between where levels are far apart."""
     means = _mean_attainment(own)
     lowest, highest = min(means), max(means)
     if attainment > 0 and means[lowest] < attainment:
-        return _step(finalist, lowest, 1 / _boldness(means, attainment)) if lowest > finalist.least else None
+        return _step(finalist, lowest, 1 / stride_down(_levels(own), attainment)) if lowest > finalist.least else None
     below = _crest_below(finalist, own, attainment)
     if below is not None:
         return _step(finalist, lowest, min(below / lowest, 1 / STEP))
-    if means[highest] >= attainment:
-        spare = (means[highest] - attainment) / (1 - attainment)
-        return None if _has_peaked(own) else _step(finalist, highest, BOLD if spare > SPARE else STEP)
-    passing = max(level for level in means if means[level] >= attainment)
-    failing = min(level for level in means if level > passing)
-    middle = _step(finalist, passing, (failing / passing) ** 0.5)
-    return middle if failing > passing * WIDE and passing < middle < failing else None
+    if means[highest] >= attainment and not _has_peaked(own):
+        return _step(finalist, highest, stride_up(_levels(own), attainment))
+    return _between(finalist, own, attainment)
+
+
+def _between(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
+    """Half-way from the best level that holds the SLO to a neighbour that is far: the one above; where that holds it
+    too, so that the best is a peak, the one below as well."""
+    means, goodput = _mean_attainment(own), _mean_goodput(own)
+    best = max((level for level in means if means[level] >= attainment), key=lambda level: goodput[level])
+    above = min(level for level in means if level > best)
+    gaps = [(best, above)]
+    if means[above] >= attainment:
+        gaps += [(max(level for level in means if level < best), best)] if best > min(means) else []
+    for low, high in gaps:
+        middle = _step(finalist, low, (high / low) ** 0.5)
+        if high > low * WIDE and low < middle < high:
+            return middle
+    return None
 
 
 def _crest_below(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
@@ -229,15 +241,6 @@ def _crest_below(finalist: Finalist, own: Sequence[FinalistRun], attainment: flo
         return None
     crest = crest_of(levels[:2], (lowest / BOLDEST, levels[1].level), attainment)
     return crest.level if crest.level < lowest / NEARLY else None
-
-
-def _boldness(means: Mapping[float, float], attainment: float) -> float:
-    """How far to step down: as far as the line through the two lowest levels says, within bounds."""
-    lowest, above = sorted(means)[:2]
-    slope = (means[lowest] - means[above]) / np.log(above / lowest)
-    if slope <= 0:
-        return BOLDEST
-    return float(np.exp(np.clip((attainment - means[lowest]) / slope, np.log(STEP), np.log(BOLDEST))))
 
 
 def _at_complete_levels(own: Sequence[FinalistRun]) -> list[FinalistRun]:
@@ -271,7 +274,7 @@ def _has_peaked(own: Sequence[FinalistRun]) -> bool:
 def _missing(finalist: Finalist, levels: Iterable[float], own: Sequence[FinalistRun], seeds: int) -> list[Cell]:
     done = {(run.replicate, run.rate) for run in own}
     return [
-        Cell(finalist.trial, replicate, level, finalist.counted)
+        Cell(finalist.trial, replicate, level, finalist.counted, finalist.turn_s)
         for replicate in range(seeds)
         for level in sorted(levels)
         if (replicate, level) not in done

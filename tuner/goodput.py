@@ -13,8 +13,10 @@ from typing import Literal
 import numpy as np
 
 from tuner.curve import Curve, fit, level_of
+from tuner.requests import FloatArray
 from tuner.score import Score
 from tuner.target import ClosedLoop, Load, OpenLoop
+from tuner.users import Looked, candidates, next_users
 
 MAX_PROBES, MAX_QUICK, MAX_THOROUGH = 12, 6, 4
 # Standard deviation of the logarithm of the best level: bracketed well enough for thorough probes, and known.
@@ -29,9 +31,12 @@ ABOVE, LEAST_STEP = 1.15, 1.10
 BOLDEST_DOWN = 3.0
 # Thorough probes stand around the best level, so that they tell of its curve too; rather above, where more is bad.
 OFFSETS = (1.0, 1.04, 0.98, 1.02)
+# Where to look for the level to recommend, below the likeliest one.
+MARGINS = np.geomspace(0.85, 1.0, 41)
 # Arrivals are random: a window for so many requests on average counts at least this share of them.
 ABOUT = 0.8
 LEAST_ATTAINMENT = 0.5
+TINY_RPS = 1e-9
 HOPELESS_LOOK = 0.5
 # A server whose chance to be what is asked of it is lower than this is given up.
 HARDLY = 0.05
@@ -47,9 +52,9 @@ class Question:
     """What is asked of one server. Levels are req/s, or users where the workload is a closed loop.
 
     `thorough` and `quick` are the requests that a probe of either kind counts; one of `whole_s` seconds that counts
-    `deciding` is thorough too. `start` is where to begin, `growth` how boldly to go on from there, `least` the lowest
-    level worth having. `beat_rps` is a goodput this server must exceed to matter (0: any); below it the search stops
-    as hopeless.
+    `deciding` is thorough too, and so is one of `longest_s`. `start` is where to begin, `growth` how boldly to go on
+    from there, `least` the lowest level worth having. `beat_rps` is a goodput this server must exceed to matter (0:
+    any); below it the search stops as hopeless.
     """
 
     attainment: float
@@ -62,12 +67,14 @@ class Question:
     in_users: bool = False
     deciding: int = 0
     whole_s: float = math.inf
+    longest_s: float = math.inf
 
     def is_thorough(self, score: Score) -> bool:
         """Whether a probe ran on and counted about as many requests as a thorough one, whatever it was made for."""
-        if score.stopped is not None or self.in_users:
-            return score.stopped is None
-        in_whole_window = max(self.whole_s * level_of(score.load), self.deciding)
+        if score.stopped is not None:
+            return False
+        came_rps = max(score.offered_rps, TINY_RPS)
+        in_whole_window = min(max(self.whole_s * came_rps, self.deciding), self.longest_s * came_rps)
         return score.counted >= ABOUT * min(self.thorough, in_whole_window)
 
 
@@ -104,6 +111,11 @@ class Search:
         """What all probes say."""
         return fit(self.probes, self.question.attainment)
 
+    def levels(self, curve: Curve) -> FloatArray:
+        """Those to choose from: not above what was probed by much, as what no probe came near is not promised."""
+        best = min(curve.best_level, ABOVE * max(level_of(score.load) for score in self.probes))
+        return candidates(curve, best, self.question.attainment) if self.question.in_users else best * MARGINS
+
 
 def find_goodput(question: Question, probe: Probe) -> Answer:
     """Search the load of one warm server for its highest goodput."""
@@ -136,7 +148,13 @@ def worth(scores: Sequence[Score], question: Question, *, given_up: bool = False
 
 def next_level(search: Search) -> tuple[float, int] | None:
     """The next (level, counted requests) to measure, or None when enough is known."""
-    question, curve = search.question, search.curve()
+    curve = search.curve()
+    return _next_users(search, curve) if search.question.in_users else _next_rate(search, curve)
+
+
+def _next_rate(search: Search, curve: Curve) -> tuple[float, int] | None:
+    """As `next_level`, where levels are rates."""
+    question = search.question
     highest, best = max(level_of(score.load) for score in search.probes), curve.best_level
     lowest = min(level_of(score.load) for score in search.probes)
     is_far_down = best <= question.least and lowest <= question.least * BOLDEST_DOWN
@@ -145,8 +163,7 @@ def next_level(search: Search) -> tuple[float, int] | None:
     if best <= question.least:
         return _level((lowest * question.least) ** 0.5, question), question.quick
     if best > highest * ABOVE:
-        least_step = highest + 1 if question.in_users else highest * LEAST_STEP
-        return _level(max(min(best, highest * question.growth), least_step), question), question.quick
+        return _level(max(min(best, highest * question.growth), highest * LEAST_STEP), question), question.quick
     if not _is_bracketed(search, curve) and len(search.probes) - len(search.thorough) < MAX_QUICK:
         return _level(max(best, lowest / BOLDEST_DOWN), question), question.quick
     near = [score for score in search.thorough if _within(score, best, NEARBY)]
@@ -155,6 +172,17 @@ def next_level(search: Search) -> tuple[float, int] | None:
     if is_confirmed and (curve.error < KNOWN or is_spent):
         return None
     return _level(best * OFFSETS[len(near) % len(OFFSETS)], question), question.thorough
+
+
+def _next_users(search: Search, curve: Curve) -> tuple[float, int] | None:
+    """As `next_level`, where levels are whole."""
+    question = search.question
+    likeliest, _ = curve.advice(question.attainment, search.levels(curve))
+    seen = [Looked(round(level_of(score.load)), question.is_thorough(score)) for score in search.probes]
+    following = next_users(seen, curve, round(likeliest), question.growth)
+    if following is None:
+        return None
+    return float(following.users), question.thorough if following.is_thorough else question.quick
 
 
 def _at_the_least(search: Search, curve: Curve) -> tuple[float, int] | None:
@@ -202,24 +230,33 @@ def attainment_upper(score: Score) -> float:
 def _answer(ended: Literal["found", "hopeless"], search: Search) -> Answer:
     curve, probes = search.curve(), tuple(search.probes)
     whole = [score for score in probes if score.stopped is None]
-    if not whole or not search.holds_somewhere or curve.best_level < search.question.least:
+    if not whole or not search.holds_somewhere or _is_too_much(search, curve):
         closest = max(probes, key=lambda score: score.attainment)
         return Answer("hopeless" if ended == "hopeless" else "misses-slo", 0.0, closest, None, probes)
-    best = min(
-        _presentable(whole, search, curve), key=lambda score: abs(np.log(level_of(score.load) / curve.best_level))
-    )
     # What no probe came near is not promised.
     reach = ABOVE * max(level_of(score.load) for score in probes)
     # Nobody runs a server that was given up: the sampler is to know it as it likeliest is.
     given_up = (min(curve.best_level, reach), curve.goodput_rps_within(reach))
-    level, goodput_rps = curve.advice(search.question.attainment, reach) if ended == "found" else given_up
+    level, goodput_rps = (
+        curve.advice(search.question.attainment, search.levels(curve)) if ended == "found" else given_up
+    )
+    around = level if search.question.in_users else curve.best_level
+    best = min(_presentable(whole, search, around), key=lambda score: abs(np.log(level_of(score.load) / around)))
     return Answer(ended, goodput_rps, best, level, probes)
 
 
-def _presentable(whole: list[Score], search: Search, curve: Curve) -> list[Score]:
-    """The probes that may stand for the best level: near it, thorough, with the SLO held, as far as there are any."""
+def _is_too_much(search: Search, curve: Curve) -> bool:
+    """Whether even the least level misses the SLO; of one user his own requests say it, whatever a curve does."""
+    least = search.question.least
+    alone = [score for score in search.probes if level_of(score.load) <= least and search.question.in_users]
+    counted, good = sum(score.counted for score in alone), sum(score.good for score in alone)
+    return curve.best_level < least and (not alone or good < search.question.attainment * counted)
+
+
+def _presentable(whole: list[Score], search: Search, level: float) -> list[Score]:
+    """The probes that may stand for `level`: near it, thorough, with the SLO held, as far as there are any."""
     for wanted in (
-        lambda score: _within(score, curve.best_level, NEARBY),
+        lambda score: _within(score, level, NEARBY),
         lambda score: score in search.thorough,
         lambda score: score.attainment >= search.question.attainment,
     ):

@@ -18,11 +18,13 @@ from tuner.config.plan import Plan
 from tuner.configuration import Configuration
 from tuner.errors import ServerFailed, UserError
 from tuner.evaluate import measure
+from tuner.horizon import needed_requests
 from tuner.outcome import Outcome
 from tuner.probe import Prober
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
 from tuner.summary import Comparison, Point, Predicted, Summary
+from tuner.target import ClosedLoop, OpenLoop
 
 
 def compared(plan: Plan, summary: Summary, outcomes: Mapping[int, Outcome]) -> Summary:
@@ -66,7 +68,8 @@ def _predicted(plan: Plan, point: Point) -> Predicted | None:
             if plan.workload.arrivals.kind == "closed":
                 prober.idle()
             level = next(iter(point.load.values()))
-            found = measure(prober, level, plan.slo.deciding_requests, plan)
+            load = ClosedLoop(round(level)) if "users" in point.load else OpenLoop(level)
+            found = measure(prober, level, needed_requests(plan.slo, load), plan)
             return _as_predicted(found, point.gpus, target.steps.source)
     except (ServerFailed, UserError):
         return None

@@ -1,5 +1,6 @@
 """Probe: the workload replayed once at one load, scored, and stopped early when it cannot matter any more."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 
 from tuner.config.slo import Slo
 from tuner.config.workload import Workload
+from tuner.horizon import search_window_s, whole_window_s
 from tuner.ramp import is_over, steps_of
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Requests
@@ -20,12 +22,6 @@ from tuner.workload.typical import typical_seed
 IDLE_REQUESTS = 12
 # A search's window is the most typical of so many.
 DRAWS = 32
-# Arrivals are random: a window for 1000 requests on average would hold fewer in half of the cases.
-ROOM = 1.1
-# A server overloaded by this share must show it: its queue grows by so much per second of the probe.
-OVERLOAD_SEEN = 0.03
-# A probe that lasts so many times as long as an answer has a full batch at its end.
-FILLED = 3.0
 # A probe is stopped when so many times the allowed share of its requests is bad already, and at least so many.
 HOPELESS_FACTOR = 3.0
 HOPELESS_LEAST = 10
@@ -49,7 +45,10 @@ class Recorded:
 
 @dataclass
 class Prober:
-    """Measures one warm server under one workload and SLO, and keeps every raw log."""
+    """Measures one warm server under one workload and SLO, and keeps every raw log.
+
+    `turn_s`: seconds from one request of a user to his next, where that is known of this server already.
+    """
 
     target: Target
     workload: Workload
@@ -59,6 +58,7 @@ class Prober:
     replicate: int = 0
     watcher: Watcher | None = None
     idle_e2e_s: float = 1.0
+    turn_s: float | None = None
     recorded: list[Recorded] = field(default_factory=list)
 
     def idle(self) -> Score:
@@ -79,17 +79,37 @@ class Prober:
         """
         number = sum(one.stage == self.stage for one in self.recorded)
         seeds = [derive(self.seed, Purpose.SEARCH, DRAWS * number + draw) for draw in range(DRAWS)]
+        measure_s = search_window_s(self.slo, load, self.expected_rps(load), counted, self._answer_s())
         if not isinstance(load, OpenLoop):
-            return self._measured(load, self.slo.window_s, seeds[0])
-        least_s = max(ROOM * counted / load.rate_rps, _least_window_s(self.slo, self._answer_s()))
-        measure_s = min(least_s, longest_window_s(self.slo, load.rate_rps))
+            return self._measured(load, measure_s, seeds[0])
         seed = typical_seed(self.workload, seeds, load.rate_rps, self.slo.warmup_s + measure_s)
         return self._measured(load, measure_s, seed)
+
+    def expected_rps(self, load: Load) -> float:
+        """Requests per second to expect at `load`: users over the time of a turn with its pause.
+
+        That time is taken from the probe of the nearest number of users so far, be it the idle one.
+        """
+        if isinstance(load, OpenLoop):
+            return load.rate_rps
+        if self.turn_s is not None:
+            return load.users / self.turn_s
+        turns_s = {
+            one.score.load.users: one.score.load.users / one.score.request_rps
+            for one in self.recorded
+            if isinstance(one.score.load, ClosedLoop) and one.score.request_rps > 0
+        }
+        nearest = min(turns_s, key=lambda users: abs(math.log(users / load.users)), default=None)
+        return load.users / (self.idle_e2e_s if nearest is None else turns_s[nearest])
 
     def _answer_s(self) -> float:
         """How long an answer takes once it has begun: the median of the slowest probe so far; 0 before the first."""
         seen = [(one.score.e2e_s, one.score.ttft_s) for one in self.recorded]
         return max((e2e.p50 - ttft.p50 for e2e, ttft in seen if e2e and ttft), default=0.0)
+
+    def measure_whole(self, load: Load, counted: int) -> Score:
+        """The score at `load` over the window of a finalist that is to count so many requests."""
+        return self.measure_for(load, whole_window_s(self.slo, load, self.expected_rps(load), counted))
 
     def measure_for(self, load: Load, measure_s: float) -> Score:
         """The score at `load` over a window of `measure_s` seconds."""
@@ -151,25 +171,6 @@ class Prober:
 def tolerated(slo: Slo, expected: float) -> float:
     """How many bad requests a search lets a probe have that expects so many, before it is stopped as hopeless."""
     return max(HOPELESS_LEAST, HOPELESS_FACTOR * (1 - slo.attainment) * expected)
-
-
-def longest_window_s(slo: Slo, rate_rps: float) -> float:
-    """The window of the estimand: the SLO's, or as long as the requests take that its attainment needs."""
-    return max(slo.window_s, slo.deciding_requests / rate_rps)
-
-
-def _least_window_s(slo: Slo, answer_s: float) -> float:
-    """A window long enough for the batch to fill, and for a slight overload to reach the limit on waiting.
-
-    Where a share e of the load is too much, a request that is due T seconds into the probe waits about e T, which is
-    the limit at T = limit / e. A share 1 − attainment of the window must lie behind that. And the batch is not full
-    before answers end as often as they begin, FILLED answers' time after the first. Shorter probes call an overloaded
-    server good. Never longer than the SLO's own window, which may then show only a larger overload.
-    """
-    limit_s = slo.limits.ttft_s or slo.limits.e2e_s or 0.0
-    reached_s = limit_s / OVERLOAD_SEEN - slo.warmup_s
-    reached_s = reached_s / slo.attainment if slo.attainment else reached_s
-    return min(max(reached_s, FILLED * answer_s - slo.warmup_s, 0.0), slo.window_s)
 
 
 def _closed_at_its_end(log: RequestLog) -> RequestLog:

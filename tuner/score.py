@@ -24,8 +24,9 @@ class Score:
     """One probe of one server. Rates are the server's (not per GPU), per second of the window.
 
     `attainment` is good/counted, where every request due in the window counts and a failed one is bad.
-    `goodput_rps` is G1: good requests per second. `missed` counts the requests over each limit, and those that
-    failed. `batch_attainment`: attainment of ten consecutive batches, for intervals that respect correlation.
+    `goodput_rps` is G1: good requests per second; `request_rps`, all that count, good or not. `missed` counts the
+    requests over each limit, and those that failed. `batch_attainment`: attainment of ten consecutive batches, for
+    intervals that respect correlation.
     Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
     virtual time; `engine` is what the engine said of itself. `fluidity` is reported, never judged; None where the
     probe was stopped early, or the times of its chunks are not known any more.
@@ -53,7 +54,7 @@ class Score:
 
     @property
     def offered_rps(self) -> float:
-        """Requests that came per second: given in an open loop, observed in a closed one."""
+        """Requests that came per second, whatever became of them: given in an open loop, observed in a closed one."""
         return self.load.rate_rps if isinstance(self.load, OpenLoop) else self.request_rps
 
 
@@ -80,7 +81,7 @@ def score(log: RequestLog, load: Load, limits: Limits) -> Score:
     return Score(
         load=load,
         **_judgement(answers, limits),
-        request_rps=int(ok.sum()) / log.window_s,
+        request_rps=int(_judged(answers).sum()) / log.window_s,
         throughput_tok_s=_tokens_in_window(log) / log.window_s,
         tok_s_per_user=1 / tpot.p50 if tpot and tpot.p50 > 0 else 0.0,
         ttft_s=percentiles(times.ttft_s[ok]),

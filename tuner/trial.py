@@ -17,6 +17,7 @@ from tuner.configuration import Configuration
 from tuner.errors import Interrupted, MeasurementVoid, ServerFailed
 from tuner.events import Listener, Note, ProbeProgress, StageEntered
 from tuner.goodput import LEAST_ATTAINMENT, Answer, Question, at_one_load, find_goodput
+from tuner.horizon import MOST_WINDOWS, needed_requests
 from tuner.idle import missed_when_idle
 from tuner.mishaps import mishaps, silence
 from tuner.outcome import Cost, Failure, Outcome, TrialState
@@ -220,7 +221,19 @@ def question_of(
     """
     thorough = _thorough(slo)
     if workload.arrivals.kind == "closed":
-        return Question(slo.attainment, thorough, start=1.0, least=1.0, quick=thorough, in_users=True)
+        return Question(
+            slo.attainment,
+            thorough,
+            start=1.0,
+            least=1.0,
+            # As many as come in the SLO's window.
+            quick=0,
+            growth=FIRST_GROWTH,
+            in_users=True,
+            deciding=needed_requests(slo, ClosedLoop(1)),
+            whole_s=slo.window_s,
+            longest_s=MOST_WINDOWS * slo.window_s,
+        )
     least, hint = slo.min_rate_rps_per_gpu * gpus, incumbent_rps_per_gpu * gpus
     start, growth = (hint, LATER_GROWTH) if hint > 0 else (2.0 / idle_e2e_s, FIRST_GROWTH)
     return Question(
