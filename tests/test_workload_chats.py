@@ -136,6 +136,32 @@ def test_a_yaml_may_name_a_file_of_prompts(prompts: Path, tmp_path: Path) -> Non
     assert load_workload(str(tmp_path / "mine.yaml")).real_text
 
 
+@pytest.mark.parametrize(
+    ("said", "ends_naturally"),
+    [
+        pytest.param("", True, id="nothing"),
+        pytest.param("answer_ends: natural\n", True, id="natural"),
+        pytest.param("answer_ends: planned\n", False, id="planned"),
+    ],
+)
+def test_answers_to_real_text_end_naturally_unless_their_lengths_are_planned(
+    prompts: Path, tmp_path: Path, said: str, ends_naturally: bool
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"title: mine\ntrace: {prompts}\n{said}")
+    workload = load_workload(str(tmp_path / "mine.yaml"))
+    assert workload.ends_naturally == build(workload, 0, 3).ends_naturally == ends_naturally
+
+
+def test_answers_to_drawn_tokens_do_not_end_naturally(tmp_path: Path) -> None:
+    assert not load_workload("chat").ends_naturally
+    (tmp_path / "trace.csv").write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,48,10\n"
+    )
+    (tmp_path / "mine.yaml").write_text(f"title: mine\ntrace: {tmp_path}/trace.csv\nanswer_ends: natural\n")
+    with pytest.raises(ConfigError, match=r"trace\.csv: answer_ends: .* to real text only"):
+        load_workload(str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.parametrize("simulation", [None, "served"])
 @pytest.mark.parametrize("real_text", [True, False])
 def test_speculation_is_searched_on_real_engines_only_with_real_text(
