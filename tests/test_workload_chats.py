@@ -1,4 +1,4 @@
-"""Prompts of real text: what a row of a file asks, how long that is, and what prompts share."""
+"""Prompts of real text: how long they are, what they share, and how they are offered."""
 
 import json
 from pathlib import Path
@@ -16,59 +16,9 @@ from tuner.errors import ConfigError
 from tuner.requests import Message
 from tuner.space import spaces_of
 from tuner.workload.build import build
-from tuner.workload.chats import SEGMENT_BYTES, Asked, chat_segments, chats_from, prompt_lengths, row_of, tokens_of
+from tuner.workload.chats import SEGMENT_BYTES, chat_segments, chats_from, prompt_lengths, tokens_of
 from tuner.workload.named import load_workload
 from tuner.workload.traces import read_trace
-
-
-def asked(*turns: tuple[str, str], tokens: int = 256) -> Asked:
-    return Asked(tuple(Message(*turn) for turn in turns), tokens)
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        pytest.param({"prompt": "Why?"}, asked(("user", "Why?")), id="a prompt alone"),
-        pytest.param({"prompt": "Why?", "output_tokens": 7}, asked(("user", "Why?"), tokens=7), id="and its answer"),
-        pytest.param({"prompt": "Why?", "max_tokens": 8}, asked(("user", "Why?"), tokens=8), id="as OpenAI calls it"),
-        pytest.param(
-            {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]},
-            asked(("system", "Be brief."), ("user", "Why?")),
-            id="a chat",
-        ),
-        pytest.param(
-            {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "x" * 40}]},
-            asked(("user", "Why?"), tokens=10),
-            id="a chat with its answer",
-        ),
-        pytest.param(
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "Why"}, {"text": "?"}]}]},
-            asked(("user", "Why?")),
-            id="content in parts",
-        ),
-        pytest.param(
-            {"conversations": [{"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Why?"},
-                               {"from": "gpt", "value": "y" * 8}]},
-            asked(("user", "Why?"), tokens=2),
-            id="a conversation that the model began",
-        ),
-        pytest.param({"conversations": [{"from": "gpt", "value": "Hello"}]}, None, id="nobody asked"),
-        pytest.param({"conversations": []}, None, id="an empty conversation"),
-        pytest.param({"messages": []}, None, id="an empty chat"),
-        pytest.param({"prompt": ""}, None, id="an empty prompt"),
-        pytest.param({"prompt": "Why?", "output_tokens": 0}, None, id="no answer wanted"),
-    ],
-)  # fmt: skip
-def test_a_row_says_what_is_asked_and_how_long_its_answer_is(row: dict[str, Any], expected: Asked | None) -> None:
-    assert row_of(row) == expected
-
-
-@pytest.mark.parametrize(
-    "row", [{"prompt": 7}, {"prompt": [1, 2]}, {"messages": [{"role": "user"}]}, {"text": "Why?"}]
-)
-def test_a_row_that_is_something_else_is_a_mistake(row: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, KeyError, TypeError)):
-        row_of(row)
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 1), ("abcd", 1), ("abcde", 2), ("你好吗", 3), ("é", 1)])
