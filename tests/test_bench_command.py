@@ -186,7 +186,29 @@ def test_real_text_whose_lengths_are_planned_is_not_answered_by_who_ends_it_soon
     curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tune([*curt, "--workload", "planned.yaml"], monkeypatch) == 2
-    assert "answers no request of this workload: finish_reason 'stop' with a wrong" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "answers no request of this workload: finish_reason 'stop' with a wrong number of tokens\n" in told
+    assert told.count("finish_reason 'stop'") == 1, "once is enough"
+
+
+def test_every_probe_says_once_what_was_not_right_about_it(
+    curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("chats.jsonl").write_text(json.dumps({"prompt": fake.KNOWN, "max_tokens": 4}) + "\n")
+    assert tune([*curt, "--workload", "chats.jsonl"], monkeypatch) == 0
+    told = capsys.readouterr().err
+    assert told.count("  the prefix cache had 60% of the prompt tokens that nothing in the probe had put there") == 2
+    assert "some requests failed" not in told
+
+
+def test_requests_that_failed_are_told_by_kind_once(
+    curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": text, "max_tokens": 9} for text in (fake.CURT, "Why?")]
+    Path("chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tune([*curt, "--workload", "planned.yaml"], monkeypatch) == 0
+    told = capsys.readouterr().err
+    assert told.count("  some requests failed: finish_reason 'stop' with a wrong number of tokens\n") == 2
 
 
 def test_a_key_is_neither_shown_nor_kept(
