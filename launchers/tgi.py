@@ -1,7 +1,7 @@
 """Hugging Face TGI's `text-generation-launcher`, as its documentation and source (3.3) describe it.
 
-Not run on hardware by anybody here. It takes prompts as text only, and ends an answer where the model does: requests
-that shall be of given lengths may come back short, and then count as failed.
+Not run on hardware by anybody here. It takes prompts as text only, and ends an answer where the model does: of a
+workload whose `answer_ends` is planned, answers may come back short, and then count as failed.
 """
 
 from launchers.engine import Engine, EngineMetrics, Metric

@@ -161,6 +161,56 @@ def test_what_was_found_is_printed_though_it_cannot_be_kept(
     assert "goodput " in shown.out and "mine/summary.json: cannot be written" in shown.err
 
 
+@pytest.fixture
+def curt(tmp_path: Path, fake_server: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command for a gateway that heeds no `ignore_eos`, and chats that it answers with a few tokens."""
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"prompt": fake.CURT, "max_tokens": 40}) + "\n")
+    (tmp_path / "planned.yaml").write_text(f"title: chats\ntrace: {tmp_path}/chats.jsonl\nanswer_ends: planned\n")
+    (tmp_path / "quick.yaml").write_text(SLO)
+    monkeypatch.chdir(tmp_path)
+    return ["bench", "--url", fake_server, "--slo", "quick.yaml", "--rate", "20", "--requests", "20", "--json"]
+
+
+def test_real_text_is_answered_as_far_as_the_model_goes(
+    curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*curt, "--workload", "chats.jsonl"], monkeypatch) == 0
+    point = json.loads(capsys.readouterr().out)
+    assert point["attainment"] == 1.0 and point["missed"]["failed"] == 0
+    n = point["requests"]
+    assert (point["health"]["wanted_tokens"], point["health"]["received_tokens"]) == (40 * n, fake.CURT_TOKENS * n)
+    assert point["throughput_tok_s_per_gpu"] < 20 * 2 * fake.CURT_TOKENS
+
+
+def test_real_text_whose_lengths_are_planned_is_not_answered_by_who_ends_it_sooner(
+    curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune([*curt, "--workload", "planned.yaml"], monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert "answers no request of this workload: finish_reason 'stop' with a wrong number of tokens\n" in told
+    assert told.count("finish_reason 'stop'") == 1, "once is enough"
+
+
+def test_every_probe_says_once_what_was_not_right_about_it(
+    curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("chats.jsonl").write_text(json.dumps({"prompt": fake.KNOWN, "max_tokens": 4}) + "\n")
+    assert tune([*curt, "--workload", "chats.jsonl"], monkeypatch) == 0
+    told = capsys.readouterr().err
+    assert told.count("  the prefix cache had 60% of the prompt tokens that nothing in the probe had put there") == 2
+    assert "some requests failed" not in told
+
+
+def test_requests_that_failed_are_told_by_kind_once(
+    curt: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": text, "max_tokens": 9} for text in (fake.CURT, "Why?")]
+    Path("chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tune([*curt, "--workload", "planned.yaml"], monkeypatch) == 0
+    told = capsys.readouterr().err
+    assert told.count("  some requests failed: finish_reason 'stop' with a wrong number of tokens\n") == 2
+
+
 def test_a_key_is_neither_shown_nor_kept(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """What a study teaches the simulation: raw logs in, a calibration and predictions out, kept for later studies."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +25,10 @@ from tuner.predict import compared
 from tuner.probe import Prober
 from tuner.rawlog import read_probes, write_requests
 from tuner.record import trial_folder
+from tuner.requestlog import RequestLog
+from tuner.requests import Requests
 from tuner.seeds import Purpose, derive
-from tuner.target import ClosedLoop, Load, OpenLoop, Target
+from tuner.target import ClosedLoop, Load, OpenLoop, Target, Watch, Window
 
 pytestmark = pytest.mark.usefixtures("no_calibrations")
 
@@ -110,6 +112,38 @@ def test_a_probe_is_replayed_with_its_own_requests_to_the_same_medians(tmp_path)
     plan = a_study(tmp_path, calibrations={"vllm": prior})
     found = learn(plan, "vllm", measured(plan, servers(plan, prior))).comparison
     assert (found.tpot_error_before, found.ttft_error_before) == (0.0, 0.0)
+
+
+@dataclass
+class Curt:
+    """A server that ends its answers itself, all sooner than it must."""
+
+    target: Target
+
+    def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
+        ended = replace(requests, output_tokens=5 + requests.prompt_tokens % 20)
+        log = self.target.replay(ended, load, window, watch)
+        return replace(log, wanted_tokens=requests.output_tokens[log.request])
+
+    def reset_cache(self) -> None:
+        self.target.reset_cache()
+
+    def facts(self) -> None:
+        return None
+
+    def clock_s(self) -> float:
+        return self.target.clock_s()
+
+
+@pytest.mark.parametrize("loads", [LOADS, (ClosedLoop(2), ClosedLoop(24))], ids=["open", "closed"])
+def test_a_probe_whose_answers_ended_by_themselves_is_replayed_with_the_tokens_that_came(tmp_path, loads):
+    prior = SHIPPED["table"]
+    plan = a_study(tmp_path, calibrations={"vllm": prior})
+    kind = "poisson" if isinstance(loads[0], OpenLoop) else "closed"
+    plan = replace(plan, workload=plan.workload.model_copy(update={"arrivals": Arrivals(kind=kind)}))
+    found = learn(plan, "vllm", measured(plan, [Curt(one) for one in servers(plan, prior)], loads)).comparison
+    assert found.tpot_error_before == pytest.approx(0.0, abs=0.002)
+    assert found.ttft_error_before == (None if kind == "closed" else pytest.approx(0.0, abs=0.002))
 
 
 def test_what_was_learned_is_kept_under_the_engine_s_version_and_used_by_the_next_simulation(tmp_path):

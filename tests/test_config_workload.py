@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tuner.config.strict import parse
-from tuner.config.workload import Workload
+from tuner.config.workload import ONLY_TEXTS_END, Workload
 from tuner.errors import ConfigError
 
 PLAIN: dict[str, Any] = {"title": "x", "source": "y", "prompt": {"fixed": 100}, "output": {"p50": 5, "p90": 9}}
@@ -26,6 +26,9 @@ ONE_SHAPE = "prompt: give either p50 and p90, or mean and sd, or fixed"
         pytest.param({**PLAIN, "output": None}, "give prompt and output lengths, or a trace", id="no output"),
         pytest.param({**TRACE, "prompt": {"fixed": 9}}, "a trace has its own lengths and turns: leave out prompt, "
                      "output and turns", id="lengths beside a trace"),
+        pytest.param({**TRACE, "answer_ends": "soon"}, "answer_ends: should be 'planned' or 'natural', found 'soon'",
+                     id="an unknown end"),
+        pytest.param({**PLAIN, "answer_ends": "natural"}, f"answer_ends: {ONLY_TEXTS_END}", id="no text to end"),
         pytest.param({**PLAIN, "arrivals": {"kind": "trace"}}, "arrivals of kind trace need a trace", id="no trace"),
         pytest.param({**PLAIN, "arrivals": {"kind": "gamma"}}, "arrivals: gamma arrivals need cv, and only they have "
                      "one", id="no cv"),

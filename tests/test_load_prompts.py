@@ -1,12 +1,13 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.load.prompts import Bodies, drawn_ids, token_ids
-from tuner.requests import Requests, Segment
+from tuner.load.prompts import Bodies, drawn_ids, questions, token_ids
+from tuner.requests import Message, Requests, Segment
 
 
 def requests_of(*prompts: tuple[Segment, ...], output_tokens: int = 7) -> Requests:
@@ -41,6 +42,17 @@ def test_a_body_asks_for_an_exact_number_of_tokens_and_for_proof_of_each():
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
+
+
+@pytest.mark.parametrize("ends_naturally", [False, True])
+def test_a_chat_is_asked_to_go_on_behind_its_own_end_only_where_its_length_is_planned(ends_naturally):
+    chats = ((Message("user", "Why?"),),)
+    requests = replace(requests_of((Segment(1, 2),)), chats=chats, ends_naturally=ends_naturally)
+    asked = questions("m", 100, requests, [0])
+    body = json.loads(asked.body(0))
+    assert asked.path == "/v1/chat/completions"
+    assert ("ignore_eos" in body, body["max_tokens"]) == (not ends_naturally, 7)
+    assert requests.answer_lengths(0) == range(1 if ends_naturally else 7, 8)
 
 
 def test_equal_segments_are_equal_text_and_others_are_not():

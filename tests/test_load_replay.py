@@ -9,6 +9,8 @@ import pytest
 
 from tests.fakes import openai_server as fake
 from tests.replays import CLOCK_ERROR_S, OUTPUT_TOKENS, PLAIN, a_window, journal, requests_for, run
+from tuner.health import health_of
+from tuner.latencies import latencies
 from tuner.requestlog import RequestLog, Status
 from tuner.requests import Message
 from tuner.target import ClosedLoop
@@ -80,6 +82,30 @@ def test_real_text_goes_through_chat_completions_and_is_counted_by_the_server(fa
     # Of 6 estimated tokens the third prompt shares 3, which is half of what the server counts.
     assert estimated == (1, 7, 5)
     assert log.reusable_tokens is not None and log.reusable_tokens.tolist() == [0, 0, 36]
+
+
+@pytest.mark.parametrize(
+    ("ends_naturally", "status"),
+    [
+        pytest.param(True, Status.OK, id="natural"),
+        pytest.param(False, Status.TRUNCATED, id="planned"),
+    ],
+)
+def test_an_answer_that_ends_by_itself_is_whole_only_where_it_may(fake_server, ends_naturally, status):
+    journal(fake_server)
+    chats = ((Message("user", "Why?"),), (Message("user", fake.CURT),))
+    requests = replace(requests_for(1, 3), segments=chat_segments(chats), chats=chats, ends_naturally=ends_naturally)
+    log = run(fake_server, requests, ClosedLoop(1))
+    assert ["ignore_eos" in entry["body"] for entry in journal(fake_server)["entries"]] == [not ends_naturally] * 2
+    assert log.status.tolist() == [Status.OK, status]
+    assert log.wanted_tokens.tolist() == [OUTPUT_TOKENS] * 2
+    assert log.output_tokens.tolist() == [OUTPUT_TOKENS, fake.CURT_TOKENS]
+    # The token that ended it had no text, but a time.
+    assert np.diff(log.chunk_start).tolist() == [OUTPUT_TOKENS, fake.CURT_TOKENS]
+    tpot_s = latencies(log, ClosedLoop(1)).tpot_s[1]
+    assert tpot_s == pytest.approx((log.last_s[1] - log.first_s[1]) / (fake.CURT_TOKENS - 1))
+    health = health_of(log)
+    assert health and (health.wanted_tokens, health.received_tokens) == (2 * OUTPUT_TOKENS, OUTPUT_TOKENS + 3)
 
 
 @pytest.fixture(scope="module")

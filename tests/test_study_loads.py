@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import builders
 from tests.quickstudies import a_plan, a_run
 from tuner import record
 from tuner.goodput import level_of
@@ -53,3 +54,10 @@ def test_a_trace_is_replayed_at_the_given_multiple_of_its_own_speed(tmp_path: Pa
     assert {run.rate for run in record.read_runs(plan.out)} == {2.5}
     assert summary.best is not None and summary.best.load == {"rate_rps": 2.5}
     assert any("2.5 times its own speed" in said for said in cautions(summary, plan))
+
+
+@pytest.mark.parametrize("real_text", [True, False])
+def test_a_simulation_says_that_it_does_not_know_where_a_model_ends(real_text: bool) -> None:
+    plan = builders.a_plan(workload=builders.a_workload().model_copy(update={"real_text": real_text}))
+    said = cautions(builders.a_summary(best=builders.a_point(configuration={})), plan)
+    assert any("a real model may end them sooner" in one for one in said) == real_text

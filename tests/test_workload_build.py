@@ -23,12 +23,12 @@ def _workload(name: str) -> Workload:
 
 
 def _lists(requests: Requests, rows: int) -> dict[str, Any]:
-    """The first `rows` of every field of `requests`, as what compares with `==`."""
+    """The first `rows` of every field of `requests` that has rows, as what compares with `==`."""
     values = {field.name: getattr(requests, field.name) for field in fields(Requests)}
     return {
         name: value[:rows].tolist() if isinstance(value, np.ndarray) else value[:rows]
         for name, value in values.items()
-        if name not in {"seed", "unit_gaps"} and value is not None
+        if name not in {"seed", "unit_gaps", "ends_naturally"} and value is not None
     }
 
 

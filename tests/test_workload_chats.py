@@ -1,4 +1,4 @@
-"""Prompts of real text: what a row of a file asks, how long that is, and what prompts share."""
+"""Prompts of real text: how long they are, what they share, and how they are offered."""
 
 import json
 from pathlib import Path
@@ -16,59 +16,9 @@ from tuner.errors import ConfigError
 from tuner.requests import Message
 from tuner.space import spaces_of
 from tuner.workload.build import build
-from tuner.workload.chats import SEGMENT_BYTES, Asked, chat_segments, chats_from, prompt_lengths, row_of, tokens_of
+from tuner.workload.chats import SEGMENT_BYTES, chat_segments, chats_from, prompt_lengths, tokens_of
 from tuner.workload.named import load_workload
 from tuner.workload.traces import read_trace
-
-
-def asked(*turns: tuple[str, str], tokens: int = 256) -> Asked:
-    return Asked(tuple(Message(*turn) for turn in turns), tokens)
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        pytest.param({"prompt": "Why?"}, asked(("user", "Why?")), id="a prompt alone"),
-        pytest.param({"prompt": "Why?", "output_tokens": 7}, asked(("user", "Why?"), tokens=7), id="and its answer"),
-        pytest.param({"prompt": "Why?", "max_tokens": 8}, asked(("user", "Why?"), tokens=8), id="as OpenAI calls it"),
-        pytest.param(
-            {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]},
-            asked(("system", "Be brief."), ("user", "Why?")),
-            id="a chat",
-        ),
-        pytest.param(
-            {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "x" * 40}]},
-            asked(("user", "Why?"), tokens=10),
-            id="a chat with its answer",
-        ),
-        pytest.param(
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "Why"}, {"text": "?"}]}]},
-            asked(("user", "Why?")),
-            id="content in parts",
-        ),
-        pytest.param(
-            {"conversations": [{"from": "gpt", "value": "Hello"}, {"from": "human", "value": "Why?"},
-                               {"from": "gpt", "value": "y" * 8}]},
-            asked(("user", "Why?"), tokens=2),
-            id="a conversation that the model began",
-        ),
-        pytest.param({"conversations": [{"from": "gpt", "value": "Hello"}]}, None, id="nobody asked"),
-        pytest.param({"conversations": []}, None, id="an empty conversation"),
-        pytest.param({"messages": []}, None, id="an empty chat"),
-        pytest.param({"prompt": ""}, None, id="an empty prompt"),
-        pytest.param({"prompt": "Why?", "output_tokens": 0}, None, id="no answer wanted"),
-    ],
-)  # fmt: skip
-def test_a_row_says_what_is_asked_and_how_long_its_answer_is(row: dict[str, Any], expected: Asked | None) -> None:
-    assert row_of(row) == expected
-
-
-@pytest.mark.parametrize(
-    "row", [{"prompt": 7}, {"prompt": [1, 2]}, {"messages": [{"role": "user"}]}, {"text": "Why?"}]
-)
-def test_a_row_that_is_something_else_is_a_mistake(row: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, KeyError, TypeError)):
-        row_of(row)
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 1), ("abcd", 1), ("abcde", 2), ("你好吗", 3), ("é", 1)])
@@ -134,6 +84,32 @@ def test_a_yaml_may_name_a_file_of_prompts(prompts: Path, tmp_path: Path) -> Non
         f"title: mine\nsource: a test\ntrace: {prompts}\narrivals: {{kind: gamma, cv: 2}}\n"
     )
     assert load_workload(str(tmp_path / "mine.yaml")).real_text
+
+
+@pytest.mark.parametrize(
+    ("said", "ends_naturally"),
+    [
+        pytest.param("", True, id="nothing"),
+        pytest.param("answer_ends: natural\n", True, id="natural"),
+        pytest.param("answer_ends: planned\n", False, id="planned"),
+    ],
+)
+def test_answers_to_real_text_end_naturally_unless_their_lengths_are_planned(
+    prompts: Path, tmp_path: Path, said: str, ends_naturally: bool
+) -> None:
+    (tmp_path / "mine.yaml").write_text(f"title: mine\ntrace: {prompts}\n{said}")
+    workload = load_workload(str(tmp_path / "mine.yaml"))
+    assert workload.ends_naturally == build(workload, 0, 3).ends_naturally == ends_naturally
+
+
+def test_answers_to_drawn_tokens_do_not_end_naturally(tmp_path: Path) -> None:
+    assert not load_workload("chat").ends_naturally
+    (tmp_path / "trace.csv").write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,48,10\n"
+    )
+    (tmp_path / "mine.yaml").write_text(f"title: mine\ntrace: {tmp_path}/trace.csv\nanswer_ends: natural\n")
+    with pytest.raises(ConfigError, match=r"trace\.csv: answer_ends: .* to real text only"):
+        load_workload(str(tmp_path / "mine.yaml"))
 
 
 @pytest.mark.parametrize("simulation", [None, "served"])

@@ -59,6 +59,9 @@ def _file(folder: Path, text: str, name: str = "trace.csv") -> Path:
         pytest.param(BATCHES, [1000, 700, 600, 1024, 512], [5, 6, 7, 8, 9], [0, 1, 2, 3, 6],
                      id="Mooncake, its batches spread out"),
         pytest.param(SHAREGPT, [100, 1], [3, 10], None, id="ShareGPT, first exchanges, four bytes a token"),
+        pytest.param('{"turns": ["Why?", "How?"]}\n\n{"turns": ["Who are you?"]}\n', [1, 3], [256, 256], None,
+                     id="MT-Bench, first turns"),
+        pytest.param('{"question": "Why?", "answer": "Because."}\n', [1], [2], None, id="JSONL of questions"),
     ],
 )  # fmt: skip
 def test_every_format_gives_tokens_and_times(
@@ -93,10 +96,22 @@ def test_batches_never_overtake_the_next_stamp(tmp_path: Path) -> None:
         pytest.param(AZURE.replace("TIMESTAMP", "TIME"), "not a trace this program knows ('TIMESTAMP'); known are"),
         pytest.param('{"input_length": 1}\n', "not a trace this program knows ("),
         pytest.param("[1, 2]", "not a trace this program knows ("),
+        pytest.param(
+            '[{"body": "Why?"}]', "not a trace this program knows (a row has none of conversations, messages, "
+        ),
         pytest.param(BURSTGPT.splitlines()[0] + "\n", "no request with both a prompt and an answer; known are"),
         pytest.param("", "not a trace this program knows (its first line fits none)"),
     ],
-    ids=["other columns", "no number", "a column is missing", "a key is missing", "other JSON", "no rows", "empty"],
+    ids=[
+        "other columns",
+        "no number",
+        "a column is missing",
+        "a key is missing",
+        "other JSON",
+        "other rows",
+        "no rows",
+        "empty",
+    ],
 )
 def test_a_file_that_is_no_trace_is_told_with_the_known_formats(text: str, message: str, tmp_path: Path) -> None:
     path = _file(tmp_path, text)

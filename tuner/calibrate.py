@@ -148,7 +148,7 @@ def _replayable(plan: Plan, raw: RawProbe, settings: SimSettings) -> MeasuredPro
         settings=settings,
         model=plan.model,
         gpu=plan.box.gpu,
-        requests=_offered(plan, raw, end_s),
+        requests=_as_answered(_offered(plan, raw, end_s), raw),
         load=raw.load,
         window=Window(warmup_s, end_s - warmup_s, plan.slo.timeout_s),
         tpot_s=median(tpot_s),
@@ -176,6 +176,16 @@ def _offered(plan: Plan, raw: RawProbe, end_s: float) -> Requests:
     known = int(raw.request[raw.due_s <= max(horizon_s, end_s)].max()) + 1
     runs_on = isinstance(raw.load, ClosedLoop) and plan.workload.arrivals.kind != "at_once"
     return build(plan.workload, raw.seed, 2 * known if runs_on else known)
+
+
+def _as_answered(requests: Requests, raw: RawProbe) -> Requests:
+    """The same requests with answers as long as they came. One whose end was not seen is taken to have been as much
+    shorter than asked as the others were."""
+    seen = raw.ended_well & (raw.request < len(requests))
+    place, came = raw.request[seen], raw.output_tokens[seen]
+    output_tokens = requests.output_tokens * (came.sum() / requests.output_tokens[place].sum())
+    output_tokens[place] = came
+    return replace(requests, output_tokens=np.maximum(np.rint(output_tokens), 1).astype(np.int64))
 
 
 def _typical(log_ratios: FloatArray) -> float | None:

@@ -18,7 +18,8 @@ LEFTOVER_FRAC = 0.05
 class Health:
     """Whether a probe can be believed; its counted requests that ended, those of them that failed included.
 
-    `wanted_tokens` were asked for, `received_tokens` the server says it gave, in `chunks` token-bearing chunks.
+    `wanted_tokens` were asked for (the most there can be, where answers end naturally), `received_tokens` the server
+    says it gave, in `chunks` token-bearing chunks.
     `reusable_frac` of all prompt tokens would have been in an endless prefix cache, `cached_frac` were in the
     server's, as it says; None where it does not. `leftover_frac`: how much more of them was in its cache than the
     workload could have put there, where that is more than chance: something of an earlier probe was left in it.

@@ -10,27 +10,28 @@ from tuner.score import Score
 WAITING_FRAC = 0.05
 
 
-def mishaps(trial: int, probes: Sequence[Recorded]) -> Iterator[str]:
-    """Why requests failed, the first few kinds; which probes were measured twice; `waiting`; a cache not empty."""
+def mishaps(probes: Sequence[Recorded]) -> Iterator[str]:
+    """Why requests failed, the first few kinds; which probes were measured twice; what may be the client's own doing;
+    a cache not empty."""
     errors = sorted({error for one in probes for error in one.log.errors})
     if errors:
-        yield f"t{trial}: some requests failed: {'; '.join(errors[:3])}"
+        yield f"some requests failed: {'; '.join(errors[:3])}"
     voided = [one.log.client.voided for one in probes if one.log.client and one.log.client.voided]
     if voided:
-        yield f"t{trial}: {len(voided)} of {len(probes)} probes measured twice: {voided[0]}"
-    yield from (f"t{trial}: {text}" for text in waiting(probes))
-    yield from _leftovers(trial, [one.score for one in probes])
+        several = f"{len(voided)} of {len(probes)} probes " if len(probes) > 1 else ""
+        yield f"{several}measured twice: {voided[0]}"
+    yield from _waiting(probes)
+    yield from _leftovers([one.score for one in probes])
 
 
-def waiting(probes: Sequence[Recorded]) -> Iterator[str]:
+def _waiting(probes: Sequence[Recorded]) -> Iterator[str]:
     """That workers were kept from a core for more than WAITING_FRAC of a probe, which looks like a slow server."""
     shares = [_waiting_frac(one.log) for one in probes]
     found = [frac for frac in shares if frac > WAITING_FRAC]
     if found:
-        where = f"in {len(found)} of {len(shares)} probes, " if len(shares) > 1 else ""
         yield (
-            f"{where}the load generator waited for a core {max(found):.0%} of the time: some of the latency may "
-            "be its own, not the server's; give the client its own CPU cores"
+            f"{_in_some(len(found), len(shares))}the load generator waited for a core {max(found):.0%} of the time: "
+            "some of the latency may be its own, not the server's; give the client its own CPU cores"
         )
 
 
@@ -40,15 +41,20 @@ def _waiting_frac(log: RequestLog) -> float:
     return client.run_queue_wait_s / (client.workers * log.ended_s) if client and log.ended_s > 0 else 0.0
 
 
-def _leftovers(trial: int, scores: Sequence[Score]) -> Iterator[str]:
-    """That the prefix cache had prompts of an earlier probe, which makes a server look better than it is."""
+def _leftovers(scores: Sequence[Score]) -> Iterator[str]:
+    """That the prefix cache had prompts of before the probe, which makes a server look better than it is."""
     found = [frac for score in scores if score.health and (frac := score.health.leftover_frac)]
     if found:
+        most, looks = ("up to ", "they look") if len(scores) > 1 else ("", "it looks")
         yield (
-            f"t{trial}: in {len(found)} of {len(scores)} probes the prefix cache had up to {max(found):.0%} of the "
-            "prompt tokens that nothing in the probe had put there: an earlier probe's were left in it although it "
-            "was reset, so these probes look too good"
+            f"{_in_some(len(found), len(scores))}the prefix cache had {most}{max(found):.0%} of the prompt tokens "
+            "that nothing in the probe had put there: they were left in it by what was sent before, so "
+            f"{looks} too good"
         )
+
+
+def _in_some(found: int, probes: int) -> str:
+    return f"in {found} of {probes} probes " if probes > 1 else ""
 
 
 def silence(engine: str, probes: Sequence[Recorded]) -> Iterator[str]:

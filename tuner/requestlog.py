@@ -48,7 +48,8 @@ class RequestLog:
 
     `counted` (n,) bool: due inside the window. `sent_s` is NaN where a request was never sent. `chunk_s` holds the
     times of all token-bearing chunks, request after request; row i has `chunk_s[chunk_start[i]:chunk_start[i+1]]`.
-    `output_tokens` is what the server's usage record says (0 if it said nothing), `wanted_tokens` what was asked for.
+    `output_tokens` is what the server's usage record says (0 if it said nothing), `wanted_tokens` what was asked for:
+    the most there can be, where answers end naturally.
     The window is [`warmup_s`, `warmup_s` + `window_s`), `ended_s` when the probe was over. `stopped`:
     why a probe ended early.
 

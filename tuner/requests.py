@@ -37,6 +37,8 @@ class Requests:
 
     `chats[i]` is the prompt of request i where prompts are real text; then `prompt_tokens` and `segments` are
     estimates from its characters, equal segments still being equal text. None where prompts are drawn token ids.
+
+    Answers have exactly `output_tokens`, or with `ends_naturally` at most so many, for the model ends them.
     """
 
     seed: int
@@ -47,10 +49,16 @@ class Requests:
     think_s: FloatArray
     segments: tuple[tuple[Segment, ...], ...]
     chats: tuple[tuple[Message, ...], ...] | None = None
+    ends_naturally: bool = False
 
     def __len__(self) -> int:
         """The number of requests."""
         return len(self.prompt_tokens)
+
+    def answer_lengths(self, row: int) -> range:
+        """How many tokens a whole answer to request `row` may have."""
+        most = int(self.output_tokens[row])
+        return range(1 if self.ends_naturally else most, most + 1)
 
     @property
     def sessions(self) -> int:

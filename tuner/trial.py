@@ -136,7 +136,7 @@ def prober_for(order: TrialOrder, target: Target, listener: Listener) -> Prober:
 
 
 def _tell_mishaps(order: TrialOrder, prober: Prober, listener: Listener) -> None:
-    said = list(mishaps(order.trial, prober.recorded))
+    said = [f"t{order.trial}: {text}" for text in mishaps(prober.recorded)]
     # Once for each engine: its default is measured before anything else.
     if order.configuration.is_default and order.plan.box.simulation != "virtual":
         said += silence(order.configuration.engine, prober.recorded)

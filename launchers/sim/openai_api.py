@@ -1,6 +1,6 @@
 """The OpenAI-compatible front of the simulated engine: HTTP requests in, server-sent events out.
 
-Tokens are the text " a". Answers always have `max_tokens` tokens, as if `ignore_eos` were set.
+Tokens are the text " a". Answers always have `max_tokens` tokens, with or without `ignore_eos`.
 """
 
 import json

@@ -23,6 +23,11 @@ CROWD = 130
 CACHED_TOKENS = 4
 CHAT_TOKENS = 30
 """What each message of a chat has, template and all."""
+CURT, CURT_TOKENS = "Yes or no?", 3
+"""A chat that ends with this is answered by so many tokens at most, of which the last ends it and has no text. As a
+gateway does, the server ends it so whatever `ignore_eos` says."""
+KNOWN, KNOWN_TOKENS, KNOWN_CACHED = "What did I say?", 1000, 600
+"""A chat that ends with this has so many tokens, and so many of them were in the prefix cache."""
 
 
 @dataclass
@@ -192,7 +197,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """Every chat is answered plainly, after a chunk that says only who speaks."""
+    """Every chat is answered plainly or curtly, after a chunk that says only who speaks."""
     seen = request.app[SEEN]
     entry = Entry(await request.json(), perf_counter())
     seen.entries.append(entry)
@@ -200,14 +205,17 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     stream = Stream(response, entry, seen)
     await stream.event(_delta({"role": "assistant", "content": ""}))
-    for _ in range(stream.wanted):
+    question = entry.body["messages"][-1]["content"]
+    is_curt, is_known = question.endswith(CURT) and stream.wanted > CURT_TOKENS, question.endswith(KNOWN)
+    for _ in range(CURT_TOKENS - 1 if is_curt else stream.wanted):
         await asyncio.sleep(TOKEN_GAP_S)
         await stream.event(_delta({"content": "x"}))
-    await stream.event(_delta({}, "length"))
+    await asyncio.sleep(TOKEN_GAP_S)
+    await stream.event(_delta({}, "stop" if is_curt else "length"))
     usage = {
-        "completion_tokens": stream.wanted,
-        "prompt_tokens": CHAT_TOKENS * len(entry.body["messages"]),
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens": CURT_TOKENS if is_curt else stream.wanted,
+        "prompt_tokens": KNOWN_TOKENS if is_known else CHAT_TOKENS * len(entry.body["messages"]),
+        "prompt_tokens_details": {"cached_tokens": KNOWN_CACHED if is_known else 0},
     }
     await stream.event({"choices": [], "usage": usage})
     await stream.event("[DONE]")

@@ -14,9 +14,9 @@ from tuner.cli.planning import fresh_folder, slo_from
 from tuner.errors import BoxUnusable, ConfigError
 from tuner.idle import missed_when_idle
 from tuner.load.validity import tolerance_of
-from tuner.mishaps import silence, waiting
+from tuner.mishaps import mishaps, silence
 from tuner.probe import IDLE_REQUESTS, Recorded, Watcher
-from tuner.requestlog import RequestLog
+from tuner.requestlog import RequestLog, Status
 from tuner.score import score
 from tuner.target import ClosedLoop, Load, OpenLoop
 from tuner.terminal.benched import LABEL, benched_text, heading, idle_line, probe_line, progress_line
@@ -117,6 +117,9 @@ class _Heard:
 
 def _tell(order: Bench, described: Described, probe: Recorded) -> None:
     _say(probe_line(probe))
+    if probe.stage == "idle" and not (probe.log.status == Status.OK).any():
+        # That ends the bench, with a message that says why.
+        return
     if probe.stage == "idle":
         engine = "the server" if described.engine == UNKNOWN else described.engine
         for text in silence(engine, [probe]):
@@ -124,12 +127,8 @@ def _tell(order: Bench, described: Described, probe: Recorded) -> None:
     missed = missed_when_idle(probe, order.slo.limits) if probe.stage == "idle" else ""
     if missed and probe.score.attainment < order.slo.attainment:
         _say(f"  {missed}")
-    if probe.log.client and probe.log.client.voided:
-        _say(f"  measured twice: {probe.log.client.voided}")
-    for text in waiting([probe]):
+    for text in mishaps([probe]):
         _say(f"  {text}")
-    if probe.log.errors:
-        _say(f"  some requests failed: {'; '.join(probe.log.errors[:3])}")
 
 
 def _watcher(order: Bench) -> Watcher:

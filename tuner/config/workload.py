@@ -7,6 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from tuner.config.strict import Strict
 from tuner.errors import ConfigError
 
+ONLY_TEXTS_END = "a model ends its answers naturally to real text only, not to drawn token ids; write planned"
+
 
 class Lengths(Strict):
     """Token counts, clipped to `min` and `cap`: lognormal through `p50` and `p90`, lognormal of that `mean` and
@@ -137,6 +139,9 @@ class Workload(Strict):
     answer together: prompts are clipped, sessions end sooner, recorded requests that do not fit are left out.
     `trace` is a file of recorded requests, which takes the place of lengths. Found in it are `real_text`, that it
     holds the prompts themselves, and `trace_rate_rps`, how many requests a second it recorded.
+
+    `answer_ends`: `planned`, each answer has exactly the tokens that the workload gives it; `natural`, it ends where
+    the model ends it, and has at most so many. None: natural where prompts are real text, else planned.
     """
 
     name: str = ""
@@ -150,6 +155,7 @@ class Workload(Strict):
     trace: str | None = None
     real_text: bool = False
     trace_rate_rps: float | None = None
+    answer_ends: Literal["planned", "natural"] | None = None
     acceptance: Acceptance = Acceptance()
     max_model_len: int | None = Field(default=None, gt=0)
 
@@ -161,7 +167,14 @@ class Workload(Strict):
             raise ValueError("a trace has its own lengths and turns: leave out prompt, output and turns")
         if self.trace is None and self.arrivals.kind == "trace":
             raise ValueError("arrivals of kind trace need a trace")
+        if self.trace is None and self.answer_ends == "natural":
+            raise ValueError(f"answer_ends: {ONLY_TEXTS_END}")
         return self
+
+    @property
+    def ends_naturally(self) -> bool:
+        """Whether the model ends its answers."""
+        return self.real_text if self.answer_ends is None else self.answer_ends == "natural"
 
     def fitted(self, max_context: int) -> "Workload":
         """This workload for a model that takes `max_context` tokens. Raises ConfigError if nothing of it fits."""

@@ -55,8 +55,8 @@ class Answer:
     """One streamed answer, as far as it has come.
 
     `chunk_s` holds the times of chunks that bear tokens, or may: `proven` is 1 where text or token ids came, 0 where
-    a completion's text was empty and nothing else was said. `usage` is the server's count of tokens, `asked` that of
-    the prompt's and `cached` of those that it had in its prefix cache; None while unsaid.
+    a completion's text was empty, or a chat's at its own end, and nothing else was said. `usage` is how many tokens
+    the server counts, `asked` those of the prompt, `cached` those that it had in its prefix cache; None while unsaid.
     """
 
     chunk_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -120,13 +120,13 @@ class Answer:
                 self.proven.append(bears is True)
 
 
-def judge(answer: Answer, ended: Ended | None, wanted_tokens: int) -> tuple[Status, str]:
+def judge(answer: Answer, ended: Ended | None, lengths: range) -> tuple[Status, str]:
     """How a request ended, and in words what was wrong ('' where nothing was). `ended` None: it is still running.
 
-    A complete answer is OK however its connection was closed. A stream that ended cleanly with fewer tokens than
-    were asked for, as vLLM's do when it is told to stop (`finish_reason` "abort"), is TRUNCATED.
+    A complete answer is OK however its connection was closed; `lengths` are the tokens it may have. A stream that
+    ended cleanly with others, or as vLLM's do when it is told to stop (`finish_reason` "abort"), is TRUNCATED.
     """
-    if answer.is_done and not answer.error and answer.finish in COMPLETE and answer.usage == wanted_tokens:
+    if answer.is_done and not answer.error and answer.finish in COMPLETE and answer.usage in lengths:
         has_tokens = len(answer.token_s()) > 0
         return (Status.OK, "") if has_tokens else (Status.EMPTY, "an answer without a token")
     if ended is None or ended.how is Ending.CANCELLED:
@@ -138,7 +138,7 @@ def judge(answer: Answer, ended: Ended | None, wanted_tokens: int) -> tuple[Stat
         return Status.FAILED, failure
     if not len(answer.token_s()):
         return Status.EMPTY, f"an answer without a token {answer.plain[:80].decode(errors='replace')}".rstrip()
-    return Status.TRUNCATED, _what_lacks(answer, wanted_tokens)
+    return Status.TRUNCATED, _what_lacks(answer, lengths)
 
 
 def _failure(answer: Answer, ended: Ended) -> str:
@@ -150,10 +150,10 @@ def _failure(answer: Answer, ended: Ended) -> str:
     return answer.error
 
 
-def _what_lacks(answer: Answer, wanted_tokens: int) -> str:
+def _what_lacks(answer: Answer, lengths: range) -> str:
     if answer.usage is None:
         return "the stream ended without a usage record"
-    if answer.usage != wanted_tokens:
+    if answer.usage not in lengths:
         return f"finish_reason {answer.finish!r} with a wrong number of tokens"
     return f"finish_reason {answer.finish!r}" if answer.is_done else "the stream ended without [DONE]"
 
@@ -165,7 +165,9 @@ def _bears_tokens(choice: _Choice) -> bool | None:
         return True
     if choice.token_ids is not None:
         return bool(choice.token_ids)
-    return None if choice.text is not msgspec.UNSET else False
+    # The token by which a model ends its answer counts, and has no text.
+    may_bear = choice.text is not msgspec.UNSET or choice.finish_reason == "stop"
+    return None if may_bear else False
 
 
 def _plain_error(text: bytes) -> str:

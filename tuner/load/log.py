@@ -94,7 +94,7 @@ class Transcript:
             self._silent_since_s = max(signs_s) if self._running else None
 
     def _result(self, row: int, answer: Answer, ended: Ended | None) -> _Result:
-        status, error = judge(answer, ended, int(self.requests.output_tokens[row]))
+        status, error = judge(answer, ended, self.requests.answer_lengths(row))
         ended_at_s = np.nan if ended is None or status is Status.UNFOLLOWED else ended.at_s
         # How long a text is in tokens, only the server knows.
         asked = answer.asked if self.requests.chats and answer.asked else int(self.requests.prompt_tokens[row])

@@ -54,14 +54,14 @@ class ChatBodies:
     def __init__(self, model: str, requests: Requests) -> None:
         assert requests.chats is not None
         self._chats = requests.chats
-        self._output_tokens = requests.output_tokens
+        self._requests = requests
         self._model = model
 
     def body(self, row: int) -> bytes:
         """The request in row `row`, ready to be sent."""
         chat = [{"role": message.role, "content": message.content} for message in self._chats[row]]
         head = json.dumps({"model": self._model, "messages": chat}).encode()
-        return b"".join((head[:-1], _options(int(self._output_tokens[row])), b"}"))
+        return b"".join((head[:-1], _options(self._requests, row), b"}"))
 
 
 class Bodies:
@@ -86,9 +86,7 @@ class Bodies:
         """The request in row `row`, ready to be sent."""
         segments = self._requests.segments[row]
         *parts, last = (self._segments.get(segment) or self._written(segment) for segment in segments)
-        return b"".join(
-            (self._head, *parts, last[:-1], b"]", _options(int(self._requests.output_tokens[row])), _PROVING)
-        )
+        return b"".join((self._head, *parts, last[:-1], b"]", _options(self._requests, row), _PROVING))
 
     def _prepare(self, rows: Iterable[int]) -> None:
         left = PREPARED_BYTES
@@ -111,8 +109,9 @@ def _ids_as_written(vocab: int) -> "np.ndarray[tuple[int], np.dtype[np.bytes_]]"
     return np.array([f"{number:>{width}},".encode() for number in range(low, high)], dtype=f"S{width + 1}")
 
 
-def _options(max_tokens: int) -> bytes:
+def _options(requests: Requests, row: int) -> bytes:
+    ending = "" if requests.ends_naturally else '"ignore_eos":true,'
     return (
-        f',"max_tokens":{max_tokens},"ignore_eos":true,"temperature":0,"stream":true,'
+        f',"max_tokens":{requests.output_tokens[row]},{ending}"temperature":0,"stream":true,'
         '"stream_options":{"include_usage":true}'
     ).encode()

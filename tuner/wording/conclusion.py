@@ -148,6 +148,8 @@ def cautions(summary: Summary, plan: Plan) -> tuple[str, ...]:
 def _about_the_load(point: Point, plan: Plan) -> Iterator[str]:
     """What the way in which load was offered means for the figures."""
     arrivals, recorded_rps = plan.workload.arrivals, plan.workload.trace_rate_rps
+    if plan.box.simulation and plan.workload.ends_naturally:
+        yield "Simulated answers are as long as the workload lets them be: a real model may end them sooner."
     if arrivals.ramp:
         yield (
             f"Each trial kept the best of up to {arrivals.ramp.users} steps of {duration(arrivals.ramp.every_s)}: "

@@ -6,7 +6,7 @@ from typing import Any
 
 from tuner.config.catalog import load, names
 from tuner.config.strict import suggestion
-from tuner.config.workload import Arrivals, Lengths, Workload
+from tuner.config.workload import ONLY_TEXTS_END, Arrivals, Lengths, Workload
 from tuner.errors import ConfigError
 from tuner.workload.traces import Trace, read_trace
 
@@ -71,6 +71,8 @@ def _knowing_its_trace(workload: Workload) -> Workload:
     trace = read_trace(Path(workload.trace))
     if trace.rate_rps is None and workload.arrivals.kind == "trace":
         raise ConfigError(f"{workload.trace}: arrivals of kind trace need its times, and it has none")
+    if trace.chats is None and workload.answer_ends == "natural":
+        raise ConfigError(f"{workload.trace}: answer_ends: {ONLY_TEXTS_END}")
     return workload.model_copy(update=_found_in(trace))
 
 

@@ -46,6 +46,7 @@ def build_replay(workload: Workload, seed: int, count: int) -> Requests:
         think_s=np.zeros(count),
         segments=_segments(trace, seed, place, prompt_tokens) if chats is None else chat_segments(chats),
         chats=chats,
+        ends_naturally=workload.ends_naturally,
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from tuner.errors import ConfigError
 from tuner.requests import FloatArray, IntArray
-from tuner.workload.chats import Chat, prompt_lengths, row_of
+from tuner.workload.chats import Chat, prompt_lengths
+from tuner.workload.rows import SHAPES, row_of
 
 ROWS_AT_MOST = 200_000
 """Longer traces are read up to here: the 2024 Azure week has 27 million rows."""
@@ -25,7 +26,6 @@ FIRST_CHARACTERS = 2**16
 CHAT_TOKENS, CHAT_FACTOR = 64, 4 / 3
 """What a chat's template may add to a prompt, and how much longer a text may be than was estimated: room for both is
 left in the context."""
-TEXT_KEYS = ("prompt", "messages", "conversations")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _read(path: Path, _changed_ns: int) -> Trace:
 
 _KNOWN = (
     "known are Azure CSV (TIMESTAMP,ContextTokens,GeneratedTokens), BurstGPT CSV (Timestamp,Model,Request tokens,"
-    "Response tokens,...), Mooncake JSONL (timestamp, input_length, output_length, hash_ids), ShareGPT JSON, and "
-    "JSON or JSONL of prompts (prompt or messages, and output_tokens if known)"
+    "Response tokens,...), Mooncake JSONL (timestamp, input_length, output_length, hash_ids), and JSON or JSONL of "
+    f"texts, whose rows have {', '.join([*SHAPES][:-1])} or {[*SHAPES][-1]} (and output_tokens, if known)"
 )
 
 
@@ -102,7 +102,7 @@ def _reader(beginning: str) -> Callable[[TextIO], Trace]:
     for key, reader in (("ContextTokens", _azure), ("Request tokens", _burstgpt), ("input_length", _mooncake)):
         if key in first_line:
             return reader
-    if first_line.lstrip().startswith("{") and any(f'"{key}"' in first_line for key in TEXT_KEYS):
+    if first_line.lstrip().startswith("{") and any(f'"{key}"' in first_line for key in SHAPES):
         return _lines
     raise ValueError("its first line fits none")
 
