@@ -13,7 +13,8 @@ from goodput_cases import CASES, Case, open_case, plan_of
 from goodput_truth import Windows, fingerprint, truth_of
 
 from tuner.evaluate import measure
-from tuner.finalists import Finalist, FinalistRun, next_cells, usual_variance, value_of
+from tuner.finalists import Finalist, next_cells, usual_variance, value_of
+from tuner.finalruns import FinalistRun
 from tuner.finalvalue import Value, paired_ratio
 from tuner.probe import Prober
 from tuner.seeds import Purpose, derive
@@ -37,7 +38,8 @@ PAIRS = tuple(
 SEARCH_ERROR = 0.05
 # Code that another confirmation would come of; what it measures is in the folder's own name.
 CONFIRMED_BY = tuple(
-    f"tuner/{name}.py" for name in ("crest", "evaluate", "finalists", "finalvalue", "latencies", "probe", "score")
+    f"tuner/{name}.py"
+    for name in ("crest", "finalists", "finalruns", "finalvalue", "horizon", "latencies", "probe", "score", "stride")
 )
 
 

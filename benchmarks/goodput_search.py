@@ -36,6 +36,7 @@ INCUMBENT = 0.9
 SEARCHED_BY = (
     "tuner/curve.py",
     "tuner/goodput.py",
+    "tuner/horizon.py",
     "tuner/latencies.py",
     "tuner/probe.py",
     "tuner/score.py",

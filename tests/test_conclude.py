@@ -6,7 +6,7 @@ from tests.builders import a_configuration, a_crash, a_miss, a_plan, a_score, a_
 from tuner.conclude import conclude, frontier
 from tuner.config.workload import Arrivals
 from tuner.confirm import finalists
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.fluidity import Fluidity
 from tuner.goodput import level_of
 from tuner.outcome import Outcome

@@ -8,7 +8,8 @@ import pytest
 
 from tests.builders import a_score
 from tuner.config.workload import Workload
-from tuner.finalists import MAX_LEVELS, Cell, Finalist, FinalistRun, next_cells, usual_variance, value_of
+from tuner.finalists import MAX_LEVELS, Cell, Finalist, next_cells, usual_variance, value_of
+from tuner.finalruns import FinalistRun
 from tuner.finalvalue import Value, interval, paired_ratio
 from tuner.target import ClosedLoop
 

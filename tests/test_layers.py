@@ -18,7 +18,7 @@ LAYERS = [
     ["tuner.score", "tuner.space"],
     ["tuner.load"],
     ["launchers", "tuner.curve", "tuner.crest", "tuner.finalvalue", "tuner.horizon"],
-    ["tuner.stride", "tuner.users"],
+    ["tuner.finalruns", "tuner.stride", "tuner.users"],
     ["tuner.goodput", "tuner.finalists", "tuner.outcome", "tuner.probe", "tuner.gpus", "tuner.summary", "tuner.ramp"],
     [
         *(

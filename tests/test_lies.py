@@ -18,7 +18,8 @@ from tuner.config.slo import Limits, Slo
 from tuner.configuration import Configuration
 from tuner.confirm import finalists, values_of
 from tuner.curve import dispersion
-from tuner.finalists import Cell, Finalist, FinalistRun, next_cells, value_of
+from tuner.finalists import Cell, Finalist, next_cells, value_of
+from tuner.finalruns import FinalistRun
 from tuner.finalvalue import interval
 from tuner.goodput import find_goodput
 from tuner.outcome import Cost, Outcome

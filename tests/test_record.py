@@ -8,7 +8,7 @@ import pytest
 from tests.builders import a_calibration, a_crash, a_plan, a_score, an_outcome
 from tuner import record
 from tuner.errors import BoxUnusable, ConfigError
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.health import Health
 from tuner.requestlog import ClientHealth
 

@@ -18,7 +18,7 @@ from tests.studies import (
 )
 from tuner import record
 from tuner.engineview import EngineView
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.fluidity import Fluidity
 from tuner.health import Health
 from tuner.report import write_report

@@ -14,7 +14,7 @@ from tuner.config.plan import Plan
 from tuner.config.slo import Limits, Slo
 from tuner.confirm import values_of
 from tuner.errors import ConfigError
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.outcome import Outcome
 from tuner.probe import Prober
 from tuner.rawlog import read_probes

@@ -8,7 +8,7 @@ from typing import get_args
 from tuner.config.plan import Plan
 from tuner.config.slo import Slo
 from tuner.confirm import best_of, finalists, values_of
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.finalvalue import LEAST_SEEDS, Value
 from tuner.fluidity import Fluidity
 from tuner.latencies import Percentiles

@@ -11,7 +11,8 @@ from tuner.curve import level_of
 from tuner.errors import MeasurementVoid, ServerFailed
 from tuner.evaluate import Evaluator, plan_visits
 from tuner.events import ConfirmProgress, Listener, Note
-from tuner.finalists import Finalist, FinalistRun, next_cells, usual_variance, value_of
+from tuner.finalists import Finalist, next_cells, usual_variance, value_of
+from tuner.finalruns import FinalistRun
 from tuner.finalvalue import ENOUGH_SEEDS, Value
 from tuner.horizon import needed_requests
 from tuner.outcome import Outcome

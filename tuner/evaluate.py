@@ -16,7 +16,8 @@ from tuner.answers import check_answers
 from tuner.config.plan import Plan
 from tuner.errors import Interrupted
 from tuner.events import Event, Listener, Note
-from tuner.finalists import Cell, FinalistRun
+from tuner.finalists import Cell
+from tuner.finalruns import FinalistRun
 from tuner.mishaps import mishaps
 from tuner.outcome import Outcome
 from tuner.probe import Prober, Recorded

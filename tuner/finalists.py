@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from tuner.config.workload import Workload
-from tuner.crest import Level, crest_of
+from tuner.crest import crest_of
+from tuner.finalruns import FinalistRun, at_complete_levels, has_peaked, levels_of, mean_attainment, mean_goodput
 from tuner.finalvalue import LEAST_SEEDS, Value, interval
 from tuner.requests import FloatArray
-from tuner.score import Score
 from tuner.stride import BOLDEST, STEP, stride_down, stride_up
 
 # So near the lowest level a crest below it need not be looked for.
@@ -51,19 +51,6 @@ class Finalist:
     counted: int = 0
     usual_variance: float = 1.0
     turn_s: float | None = None
-
-
-@dataclass(frozen=True)
-class FinalistRun:
-    """One window of one finalist: `replicate` is the seed's number, `rate` its level (req/s or users). Costs on
-    the target's clock; the start-up stands with the first window of a launch."""
-
-    trial: int
-    replicate: int
-    rate: float
-    score: Score
-    startup_s: float = 0.0
-    measuring_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,8 +98,8 @@ def next_cells(finalist: Finalist, runs: Sequence[FinalistRun], seeds: int, atta
 def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float) -> Value:
     """What the finalist's windows say it is worth. Levels that not every seed was measured at do not count, and one
     at which a seed had no good request does not hold even where the attainment asked for is 0."""
-    own = _at_complete_levels([run for run in runs if run.trial == finalist.trial])
-    means = _mean_attainment(own)
+    own = at_complete_levels([run for run in runs if run.trial == finalist.trial])
+    means = mean_attainment(own)
     barren = {run.rate for run in own if run.score.good == 0}
     passing = [level for level in sorted(means) if means[level] >= attainment and level not in barren]
     if not passing:
@@ -125,11 +112,11 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
         return Value(
             finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled, may_hold=may_hold
         )
-    goodput = _mean_goodput(own)
+    goodput = mean_goodput(own)
     best = max(passing, key=lambda level: goodput[level])
     above = [level for level in sorted(means) if level > best]
     is_edge = best == passing[-1] and bool(above)
-    is_bracketed = is_edge or _has_peaked(own)
+    is_bracketed = is_edge or has_peaked(own)
     is_settled = finalist.steps == "none" or (is_bracketed and _crest_below(finalist, own, attainment) is None)
     value = _around(finalist, own, best, attainment) if len(means) > 1 else _at_one_level(finalist, own)
     return replace(value, is_settled=is_settled)
@@ -141,7 +128,7 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
     index = levels.index(best)
     near = levels[max(index - 1, 0) : index + 2]
     own = [run for run in own if run.rate in near]
-    crest = crest_of(_levels(own), (near[0], near[-1]), wanted)
+    crest = crest_of(levels_of(own), (near[0], near[-1]), wanted)
     upper = next(level for level in near[1:] if level >= crest.level)
     dispersion = DISPERSION_PER_POWER * finalist.usual_variance
     usual = dispersion / (crest.slope * np.mean([run.score.counted for run in own]))
@@ -158,24 +145,9 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
 
 
 def _at_one_level(finalist: Finalist, own: Sequence[FinalistRun]) -> Value:
-    """Good requests per second at the load that was asked for; how many happened to come says nothing of a server."""
     only = own[0].rate
-    attainment = float(np.mean([run.score.attainment for run in own]))
     per_seed = {run.replicate: run.score.attainment * run.score.offered_rps / finalist.gpus for run in own}
-    return Value(finalist.trial, True, only, attainment, per_seed, (only, only))
-
-
-def _levels(own: Sequence[FinalistRun]) -> list[Level]:
-    by_rate = {rate: [run.score for run in own if run.rate == rate] for rate in sorted({run.rate for run in own})}
-    return [
-        Level(
-            rate,
-            float(np.mean([score.attainment for score in scores])),
-            sum(score.counted for score in scores),
-            float(np.mean([score.offered_rps for score in scores])),
-        )
-        for rate, scores in by_rate.items()
-    ]
+    return Value(finalist.trial, True, only, mean_attainment(own)[only], per_seed, (only, only))
 
 
 def _shifts(own: Sequence[FinalistRun], within: tuple[float, float], wanted: float) -> FloatArray:
@@ -187,7 +159,7 @@ def _shifts(own: Sequence[FinalistRun], within: tuple[float, float], wanted: flo
     if len(replicates) < LEAST_SEEDS:
         return np.zeros(len(replicates))
     without = [
-        np.log(crest_of(_levels([run for run in own if run.replicate != one]), within, wanted).goodput_rps)
+        np.log(crest_of(levels_of([run for run in own if run.replicate != one]), within, wanted).goodput_rps)
         for one in replicates
     ]
     shifts = np.clip((len(replicates) - 1) * (np.mean(without) - without), *SHIFTS)
@@ -201,22 +173,23 @@ def _replicates(own: Sequence[FinalistRun]) -> list[int]:
 def _next_level(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
     """Down while even the lowest level misses or lies beyond the crest, up while the highest holds and pays, then
     between where levels are far apart."""
-    means = _mean_attainment(own)
+    means = mean_attainment(own)
     lowest, highest = min(means), max(means)
     if attainment > 0 and means[lowest] < attainment:
-        return _step(finalist, lowest, 1 / stride_down(_levels(own), attainment)) if lowest > finalist.least else None
+        is_least = lowest <= finalist.least
+        return None if is_least else _step(finalist, lowest, 1 / stride_down(levels_of(own), attainment))
     below = _crest_below(finalist, own, attainment)
     if below is not None:
         return _step(finalist, lowest, min(below / lowest, 1 / STEP))
-    if means[highest] >= attainment and not _has_peaked(own):
-        return _step(finalist, highest, stride_up(_levels(own), attainment))
+    if means[highest] >= attainment and not has_peaked(own):
+        return _step(finalist, highest, stride_up(levels_of(own), attainment))
     return _between(finalist, own, attainment)
 
 
 def _between(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) -> float | None:
     """Half-way from the best level that holds the SLO to a neighbour that is far: the one above; where that holds it
     too, so that the best is a peak, the one below as well."""
-    means, goodput = _mean_attainment(own), _mean_goodput(own)
+    means, goodput = mean_attainment(own), mean_goodput(own)
     best = max((level for level in means if means[level] >= attainment), key=lambda level: goodput[level])
     above = min(level for level in means if level > best)
     gaps = [(best, above)]
@@ -234,41 +207,13 @@ def _crest_below(finalist: Finalist, own: Sequence[FinalistRun], attainment: flo
 
     A peak may be there: of two levels beyond it the lower one is the better, but none tells how much better it gets.
     """
-    levels, goodput = _levels(own), _mean_goodput(own)
+    levels, goodput = levels_of(own), mean_goodput(own)
     lowest = levels[0].level
     is_least = lowest <= max(finalist.least, finalist.steps == "users")
     if is_least or len(levels) < 2 or max(goodput, key=lambda level: goodput[level]) != lowest:
         return None
     crest = crest_of(levels[:2], (lowest / BOLDEST, levels[1].level), attainment)
     return crest.level if crest.level < lowest / NEARLY else None
-
-
-def _at_complete_levels(own: Sequence[FinalistRun]) -> list[FinalistRun]:
-    """The windows of the levels that were measured with as many seeds as any, and with the same ones."""
-    seeds = {rate: {run.replicate for run in own if run.rate == rate} for rate in sorted({run.rate for run in own})}
-    most = max(seeds.values(), key=len, default=set())
-    return [run for run in own if seeds[run.rate] == most]
-
-
-def _mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:
-    levels = {run.rate for run in own}
-    return {level: float(np.mean([run.score.attainment for run in own if run.rate == level])) for level in levels}
-
-
-def _mean_goodput(own: Sequence[FinalistRun]) -> dict[float, float]:
-    levels = {run.rate for run in own}
-    return {level: float(np.mean([_goodput_rps(run.score) for run in own if run.rate == level])) for level in levels}
-
-
-def _goodput_rps(score: Score) -> float:
-    """Good requests per second at the load that was asked for; how many happened to come says nothing of a server."""
-    return score.attainment * score.offered_rps
-
-
-def _has_peaked(own: Sequence[FinalistRun]) -> bool:
-    """Whether goodput at the highest level is already below that of a lower one."""
-    goodput = _mean_goodput(own)
-    return goodput[max(goodput)] < max(goodput.values())
 
 
 def _missing(finalist: Finalist, levels: Iterable[float], own: Sequence[FinalistRun], seeds: int) -> list[Cell]:

@@ -138,7 +138,8 @@ class Prober:
         log = self.target.replay(requests, load, window, lambda seen: self._look(seen, load, window))
         if window.end_s > log.ended_s:
             log = _closed_at_its_end(log)
-        found = score(log, load, self.slo.limits)
+        is_recorded = self.workload.arrivals.kind == "trace"
+        found = replace(score(log, load, self.slo.limits), is_recorded=is_recorded)
         if log.stopped is None:
             found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
         self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s, requests.seed))

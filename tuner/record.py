@@ -33,7 +33,7 @@ from tuner.config.slo import Slo
 from tuner.config.strict import parse, read_yaml
 from tuner.config.workload import Workload
 from tuner.errors import BoxUnusable, ConfigError
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.outcome import Outcome
 from tuner.summary import SCHEMA, Session, Summary
 

@@ -21,7 +21,7 @@ from tuner.config.slo import Slo
 from tuner.confirm import finalists, values_of
 from tuner.curve import level_of
 from tuner.errors import ConfigError
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.finalvalue import ENOUGH_SEEDS
 from tuner.goodput import (
     LEAST_ATTAINMENT,

@@ -29,7 +29,8 @@ class Score:
     intervals that respect correlation.
     Percentiles are None where nothing was observed; `itl_s` pools the chunk gaps of all requests. `health` is None in
     virtual time; `engine` is what the engine said of itself. `fluidity` is reported, never judged; None where the
-    probe was stopped early, or the times of its chunks are not known any more.
+    probe was stopped early, or the times of its chunks are not known any more. `is_recorded`: requests came as those
+    of a recording did.
     """
 
     load: Load
@@ -51,11 +52,14 @@ class Score:
     health: Health | None = None
     engine: EngineView | None = None
     fluidity: Fluidity | None = None
+    is_recorded: bool = False
 
     @property
     def offered_rps(self) -> float:
-        """Requests that came per second, whatever became of them: given in an open loop, observed in a closed one."""
-        return self.load.rate_rps if isinstance(self.load, OpenLoop) else self.request_rps
+        """Requests that came per second, whatever became of them: given where arrivals are drawn, else as seen."""
+        if isinstance(self.load, OpenLoop) and not self.is_recorded:
+            return self.load.rate_rps
+        return self.request_rps
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tuner.confirm import Confirmation, best_of, confirm
 from tuner.errors import BoxUnusable, FailureKind, Interrupted
 from tuner.evaluate import Evaluator, evaluator
 from tuner.events import Listener, Note, StudyEnded, StudyStarted, TrialEnded, TrialStarted
-from tuner.finalists import FinalistRun
+from tuner.finalruns import FinalistRun
 from tuner.outcome import Outcome
 from tuner.pause import ADVICE, check_room, check_something_starts, paused, paused_by
 from tuner.predict import compared

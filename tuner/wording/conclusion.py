@@ -233,7 +233,7 @@ def _holds_nothing(tried: Outcome, plan: Plan) -> str:
         return f"was not measured: {ending(tried)}"
     broken = broken_limit(tried.best)
     why = f"; {broken} breaks first" if broken else ""
-    return f"holds the SLO at no load: at best {closest_text(tried, plan)}{why}"
+    return f"held the SLO at no load of its search: at best {closest_text(tried, plan)}{why}"
 
 
 def _deploy(summary: Summary, plan: Plan) -> str:
