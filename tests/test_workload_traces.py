@@ -92,13 +92,17 @@ def test_batches_never_overtake_the_next_stamp(tmp_path: Path) -> None:
         pytest.param(
             "a,b\n1,2\n", "not a trace this program knows (its first line fits none); known are Azure CSV ("
         ),
-        pytest.param(AZURE.replace("3180", "many"), "not a trace this program knows (invalid literal for int() with"),
-        pytest.param(AZURE.replace("TIMESTAMP", "TIME"), "not a trace this program knows ('TIMESTAMP'); known are"),
-        pytest.param('{"input_length": 1}\n', "not a trace this program knows ("),
-        pytest.param("[1, 2]", "not a trace this program knows ("),
         pytest.param(
-            '[{"body": "Why?"}]', "not a trace this program knows (a row has none of conversations, messages, "
+            AZURE.replace("3180", "many"), "line 3: invalid literal for int() with base 10: 'many'; known are"
         ),
+        pytest.param(AZURE.replace("TIMESTAMP", "TIME"), "line 2: 'TIMESTAMP' is missing; known are"),
+        pytest.param('{"input_length": 1}\n', "line 1: 'timestamp' is missing; known are"),
+        pytest.param(
+            '{"prompt": "a"}\n\n{"prompt": \n', "line 3 is not JSON: Expecting value in column 11; known are"
+        ),
+        pytest.param("[1, 2]", "row 1: argument of type 'int' is not "),
+        pytest.param('[{"prompt": "a"}, {"body": "Why?"}]', "row 2: a row has none of conversations, messages, "),
+        pytest.param("[1, 2", "not a trace this program knows (Expecting ',' delimiter: line 1 column 6"),
         pytest.param(BURSTGPT.splitlines()[0] + "\n", "no request with both a prompt and an answer; known are"),
         pytest.param("", "not a trace this program knows (its first line fits none)"),
     ],
@@ -107,8 +111,10 @@ def test_batches_never_overtake_the_next_stamp(tmp_path: Path) -> None:
         "no number",
         "a column is missing",
         "a key is missing",
+        "a line that is cut",
         "other JSON",
         "other rows",
+        "JSON that is cut",
         "no rows",
         "empty",
     ],

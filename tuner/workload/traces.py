@@ -2,20 +2,20 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO, TypeVar
 
 import numpy as np
 
 from tuner.errors import ConfigError
 from tuner.requests import FloatArray, IntArray
 from tuner.workload.chats import Chat, prompt_lengths
-from tuner.workload.rows import SHAPES, row_of
+from tuner.workload.rows import SHAPES, Asked, row_of
 
 ROWS_AT_MOST = 200_000
 """Longer traces are read up to here: the 2024 Azure week has 27 million rows."""
@@ -64,6 +64,8 @@ class Trace:
 
 
 Row = tuple[float, int, int]
+Written = TypeVar("Written")
+Understood = TypeVar("Understood")
 
 
 def read_trace(path: Path) -> Trace:
@@ -81,7 +83,9 @@ def _read(path: Path, _changed_ns: int) -> Trace:
             first = file.read(FIRST_CHARACTERS)
             file.seek(0)
             trace = _reader(first)(file)
-    except (ValueError, KeyError, TypeError) as error:
+    except _BadRow as bad:
+        raise ConfigError(f"{path}: {bad}; {_KNOWN}") from bad
+    except ValueError as error:
         raise ConfigError(f"{path}: not a trace this program knows ({error}); {_KNOWN}") from error
     if not len(trace.prompt_tokens):
         raise ConfigError(f"{path}: no request with both a prompt and an answer; {_KNOWN}")
@@ -107,19 +111,47 @@ def _reader(beginning: str) -> Callable[[TextIO], Trace]:
     raise ValueError("its first line fits none")
 
 
+class _BadRow(Exception):
+    """Where a row is and what is wrong with it."""
+
+
+def _each(rows: Iterable[tuple[str, Written]], understood: Callable[[Written], Understood]) -> Iterator[Understood]:
+    """Every row, understood; each comes with where it is. Raises _BadRow."""
+    for where, row in rows:
+        try:
+            yield understood(row)
+        except json.JSONDecodeError as error:
+            raise _BadRow(f"{where} is not JSON: {error.msg} in column {error.colno}") from error
+        except KeyError as error:
+            raise _BadRow(f"{where}: {error} is missing") from error
+        except (ValueError, TypeError) as error:
+            raise _BadRow(f"{where}: {error}") from error
+
+
+def _csv_rows(file: TextIO) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.DictReader(file)
+    return ((f"line {reader.line_num}", row) for row in reader)
+
+
+def _json_lines(file: TextIO) -> Iterator[tuple[str, str]]:
+    return ((f"line {number}", line.rstrip()) for number, line in enumerate(file, 1) if line.strip())
+
+
 def _azure(file: TextIO) -> Trace:
-    return _timed(
-        (datetime.fromisoformat(row["TIMESTAMP"]).timestamp(), int(row["ContextTokens"]), int(row["GeneratedTokens"]))
-        for row in csv.DictReader(file)
-    )
+    def understood(row: Mapping[str, str]) -> Row:
+        at_s = datetime.fromisoformat(row["TIMESTAMP"]).timestamp()
+        return at_s, int(row["ContextTokens"]), int(row["GeneratedTokens"])
+
+    return _timed(_each(_csv_rows(file), understood))
 
 
 def _burstgpt(file: TextIO) -> Trace:
     """Rows without an answer are failed requests of the recorded service: they are left out."""
-    return _timed(
-        (float(row["Timestamp"]), int(row["Request tokens"]), int(row["Response tokens"]))
-        for row in csv.DictReader(file)
-    )
+
+    def understood(row: Mapping[str, str]) -> Row:
+        return float(row["Timestamp"]), int(row["Request tokens"]), int(row["Response tokens"])
+
+    return _timed(_each(_csv_rows(file), understood))
 
 
 def _timed(rows: Iterable[Row]) -> Trace:
@@ -130,14 +162,19 @@ def _timed(rows: Iterable[Row]) -> Trace:
 
 
 def _mooncake(file: TextIO) -> Trace:
-    lines = (json.loads(line) for line in islice(file, ROWS_AT_MOST) if line.strip())
-    rows = [row for row in lines if row["input_length"] > 0 and row["output_length"] > 0]
-    rows.sort(key=lambda row: row["timestamp"])
+
+    def understood(line: str) -> tuple[float, int, int, tuple[int, ...]]:
+        row = json.loads(line)
+        hashes = tuple(row.get("hash_ids", ()))
+        return float(row["timestamp"]) / 1e3, int(row["input_length"]), int(row["output_length"]), hashes
+
+    lines = islice(_each(_json_lines(file), understood), ROWS_AT_MOST)
+    rows = sorted((row for row in lines if row[1] > 0 and row[2] > 0), key=lambda row: row[0])
     return Trace(
-        _counts(row["input_length"] for row in rows),
-        _counts(row["output_length"] for row in rows),
-        _spread(np.array([row["timestamp"] / 1e3 for row in rows])),
-        tuple(tuple(row.get("hash_ids", ())) for row in rows),
+        _counts(row[1] for row in rows),
+        _counts(row[2] for row in rows),
+        _spread(np.array([row[0] for row in rows])),
+        tuple(row[3] for row in rows),
     )
 
 
@@ -151,15 +188,15 @@ def _spread(stamps_s: FloatArray) -> FloatArray:
 
 
 def _array(file: TextIO) -> Trace:
-    return _texts(json.load(file))
+    return _texts(_each(((f"row {number}", row) for number, row in enumerate(json.load(file), 1)), row_of))
 
 
 def _lines(file: TextIO) -> Trace:
-    return _texts(json.loads(line) for line in file if line.strip())
+    return _texts(_each(_json_lines(file), lambda line: row_of(json.loads(line))))
 
 
-def _texts(rows: Iterable[Mapping[str, Any]]) -> Trace:
-    asked = list(islice((found for row in rows if (found := row_of(row)) is not None), ROWS_AT_MOST))
+def _texts(rows: Iterable[Asked | None]) -> Trace:
+    asked = list(islice((row for row in rows if row is not None), ROWS_AT_MOST))
     chats = tuple(row.chat for row in asked)
     return Trace(prompt_lengths(chats), _counts(row.output_tokens for row in asked), chats=chats)
 
