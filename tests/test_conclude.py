@@ -167,12 +167,28 @@ def test_cost_counts_gpu_seconds_of_search_and_confirmation() -> None:
     assert cost.gpu_s == cost.startup_gpu_s + cost.measuring_gpu_s
 
 
+def test_every_gpu_of_a_server_is_paid_for_while_it_starts_and_is_measured() -> None:
+    wide = an_outcome(3, a_configuration(tp=4), value_rps_per_gpu=2.0)
+    cost = concluded(DEFAULT, wide, measured=runs(0, 6.0) + runs(3, 32.0)).cost
+    assert cost.startup_gpu_s == (1 + 4) * 58.0 + 10 * (1 + 4) * 10.0
+    assert cost.measuring_gpu_s == (1 + 4) * 400.0 + 10 * (1 + 4) * 20.0
+
+
 @pytest.mark.parametrize(("wanted_rps", "word"), [(60.0, "deploy"), (64.0, "nothing-meets-slo")])
 def test_a_throughput_the_box_must_reach_is_a_limit_too(wanted_rps: float, word: str) -> None:
     plan = a_plan(slo=an_slo(min_throughput_rps=wanted_rps))
     by_trial = {0: DEFAULT, 3: CHALLENGER}
     summary = conclude(plan, by_trial, runs(0, 6.0) + runs(3, 8.0), [Session(1.0)], interrupted=False)
     assert summary.verdict == word  # 8 GPUs of 7.92 req/s
+
+
+@pytest.mark.parametrize(("wanted_rps", "word"), [(60.0, "deploy"), (64.0, "nothing-meets-slo")])
+def test_a_box_holds_as_many_servers_as_have_all_their_gpus(wanted_rps: float, word: str) -> None:
+    plan = a_plan(slo=an_slo(min_throughput_rps=wanted_rps))
+    wide = an_outcome(3, a_configuration(tp=4), value_rps_per_gpu=7.5)
+    by_trial = {0: DEFAULT, 3: wide}
+    summary = conclude(plan, by_trial, runs(0, 6.0) + runs(3, 32.0), [Session(1.0)], interrupted=False)
+    assert summary.verdict == word  # 2 servers of 4 GPUs, 7.92 req/s each GPU
 
 
 def test_the_frontier_holds_open_loop_probes_that_no_other_beats_in_both_ways() -> None:

@@ -153,6 +153,11 @@ def test_without_batches_nothing_is_hopeless_unless_it_was_stopped() -> None:
     silent = a_score(1.0, 0.2, batch_attainment=())
     assert attainment_upper(silent) == 1.0
     assert attainment_upper(a_score(1.0, 0.2, batch_attainment=(), stopped="hopeless")) == 0.2
+    batches = tuple(0.5 + 0.01 * k for k in range(10))
+    # t(0.95, 9) = 1.833, the batches' standard deviation 0.0303.
+    assert attainment_upper(a_score(1.0, 0.545, batch_attainment=batches)) == pytest.approx(
+        0.545 + 1.833 * 0.00957, 1e-3
+    )
 
 
 def test_an_open_loop_question_is_probed_with_rates() -> None:

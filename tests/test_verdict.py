@@ -39,6 +39,21 @@ def test_default_and_challenger_are_compared_by_their_paired_interval(
     assert found.gain is not None
 
 
+@pytest.mark.parametrize(
+    ("values", "sure"),
+    [
+        pytest.param([10.0, 10.5, 9.5, 10.2, 9.8], "high", id="seeds that agree"),
+        pytest.param([10.0, 40.0, 5.0, 20.0, 3.0], "medium", id="an interval that reaches below half of the mean"),
+    ],
+)
+def test_where_there_is_no_default_to_beat_the_seeds_have_to_agree(values: list[float], sure: str) -> None:
+    default = a_value(0, [0.0] * 5, holds=False)
+    assert (
+        decide([a_miss(0, a_configuration(is_default=True)), an_outcome(7)], default, a_value(7, values)).how_sure
+        == sure
+    )
+
+
 def test_two_seeds_never_make_it_sure() -> None:
     found = decide([], a_value(0, [10.0, 10.1]), a_value(7, [20.0, 20.1]))
     assert found.how_sure != "high"
