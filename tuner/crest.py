@@ -33,7 +33,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Crest:
-    """The best load: its `level`, mean `attainment` and the requests/s that come there.
+    """The best load: its `level`, mean `attainment` and the requests/s that come there, as level to the `growth`.
 
     Around it the log odds of a bad request are `intercept` + `power` · log level.
     """
@@ -43,11 +43,17 @@ class Crest:
     offered_rps: float
     power: float
     intercept: float
+    growth: float
 
     @property
     def goodput_rps(self) -> float:
         """Good requests/s there."""
         return self.attainment * self.offered_rps
+
+    @property
+    def steepness(self) -> float:
+        """The relative change of the odds of a bad request there over that of the goodput, at an edge or a peak."""
+        return self.power / max(self.growth, LEAST_GROWTH)
 
     @property
     def slope(self) -> float:
@@ -72,7 +78,7 @@ def crest_of(levels: Sequence[Level], within: tuple[float, float], wanted: float
     best_bad = min(1 - wanted, max(growth, LEAST_GROWTH) / power, MOST_BAD)
     level = float(np.clip(np.exp((_log_odds(best_bad) - intercept) / power), *within))
     attainment = max(1 - float(_share(intercept + power * np.log(level))), wanted)
-    return Crest(level, attainment, float(np.exp(base + growth * np.log(level))), power, intercept)
+    return Crest(level, attainment, float(np.exp(base + growth * np.log(level))), power, intercept, growth)
 
 
 def _line(x: FloatArray, y: FloatArray, weights: FloatArray) -> tuple[float, float]:

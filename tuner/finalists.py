@@ -141,6 +141,7 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
         dict(zip(_replicates(own), np.exp(logs).tolist(), strict=True)),
         between=(near[near.index(upper) - 1], upper),
         usual_spread=float(usual**0.5),
+        steepness=crest.steepness,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import gammaincinv, ndtri, stdtrit
 
 from tuner.requests import FloatArray
 
@@ -17,6 +17,10 @@ ENOUGH_SEEDS = 5
 USUAL_WORTH, UNUSUAL = 6.0, 2.0
 # Of the variance of two values this share is in their ratio where they were measured with the same seeds.
 NOT_SHARED = 0.2
+# Both ends of a 95 % interval.
+TAIL, TOP = 0.025, 0.975
+# Of so small a relative error the skew does not show; more than such a large one nobody should believe.
+SKEWED_FROM, SKEWED_TO = 0.01, 1.5
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Value:
     `is_settled`: the edge or the peak was reached; else the value is only a bound. `usual_spread`: the standard
     deviation of the logarithm of a seed's value that is usual of servers with such a slope; 0 where nothing is usual.
     `may_hold`: it missed the SLO, but the 95 % interval of its mean attainment includes the one asked for.
+    `steepness`: by how many per cent the odds of a bad request change where the value changes by one.
     """
 
     trial: int
@@ -39,6 +44,7 @@ class Value:
     is_settled: bool = True
     usual_spread: float = 0.0
     may_hold: bool = False
+    steepness: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -47,11 +53,26 @@ class Value:
 
     @property
     def ci95(self) -> tuple[float, float] | None:
-        """95 % interval of the mean, good requests/s per GPU; None where it holds at no level."""
+        """95 % interval of the mean, good requests/s per GPU; None where it holds at no level.
+
+        It reaches further down than up, the more so the steeper the server's cliff: few seeds rarely hold the bad one
+        that makes the mean.
+        """
         if not self.holds or len(self.per_seed) < LEAST_SEEDS:
             return None
-        low, high = interval(np.log(list(self.per_seed.values())), self.usual_spread)
-        return float(np.exp(low)), float(np.exp(high))
+        found = _estimate(np.log(list(self.per_seed.values())), self.usual_spread)
+        down, up = _arms(found.error * self.steepness)
+        half = found.error * found.quantile
+        return float(np.exp(found.mean - down * half)), float(np.exp(found.mean + up * half))
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A mean, its standard error, and how many of these a 95 % interval reaches."""
+
+    mean: float
+    error: float
+    quantile: float
 
 
 def interval(values: Iterable[float], usual_spread: float = 0.0) -> tuple[float, float]:
@@ -64,11 +85,31 @@ def interval(values: Iterable[float], usual_spread: float = 0.0) -> tuple[float,
     sample = np.array(list(values), dtype=float)
     if len(sample) < 2:
         return float(sample[0]), float(sample[0])
+    found = _estimate(sample, usual_spread)
+    half = found.error * found.quantile
+    return found.mean - half, found.mean + half
+
+
+def _estimate(sample: FloatArray, usual_spread: float) -> _Estimate:
+    """Of at least two replicates, as `interval` says."""
     seen, free = float(sample.var(ddof=1)), len(sample) - 1
     worth = USUAL_WORTH * min(1.0, UNUSUAL * usual_spread**2 / max(seen, TINY)) if usual_spread else 0.0
     variance = (worth * usual_spread**2 + free * seen) / (worth + free)
-    half = float(stdtrit(worth + free, 0.975)) * (variance / len(sample)) ** 0.5
-    return float(sample.mean()) - half, float(sample.mean()) + half
+    return _Estimate(float(sample.mean()), (variance / len(sample)) ** 0.5, float(stdtrit(worth + free, TOP)))
+
+
+def _arms(relative_error: float) -> tuple[float, float]:
+    """How much longer than half of a symmetric interval this one is below and above.
+
+    The share of bad requests is not below 0: windows of the same load have ones like a gamma distribution. That of a
+    mean with such a relative error has the shape 1 / error². The load at the edge moves against its logarithm.
+    """
+    if relative_error < SKEWED_FROM:
+        return 1.0, 1.0
+    error = min(relative_error, SKEWED_TO)
+    shape = error**-2
+    few, many = (np.log(gammaincinv(shape, share) / shape) / (ndtri(TOP) * error) for share in (TAIL, TOP))
+    return float(-few), float(many)
 
 
 def common_seeds(best: Value, default: Value) -> list[int]:
