@@ -10,7 +10,7 @@ from tests.builders import a_score
 from tuner.config.workload import Workload
 from tuner.finalists import MAX_LEVELS, Cell, Finalist, next_cells, usual_variance, value_of
 from tuner.finalruns import FinalistRun
-from tuner.finalvalue import Value, interval, paired_ratio
+from tuner.finalvalue import interval
 from tuner.target import ClosedLoop
 
 SEEDS = 5
@@ -310,34 +310,6 @@ def test_bursts_make_the_usual_spread_of_a_finalist_larger() -> None:
     unknown = value_of(replace(finalist, usual_variance=0.0), runs, 0.99)
     assert bursty.usual_spread == pytest.approx(5**0.5 * single.usual_spread)
     assert unknown.usual_spread == 0 and bursty.mean == single.mean == unknown.mean
-
-
-def test_the_interval_of_a_mean_is_students() -> None:
-    low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (low, high) == pytest.approx((3 - 1.9633, 3 + 1.9633), abs=1e-3)
-
-
-def test_intervals_of_independent_normal_replicates_cover_their_mean_95_times_in_100() -> None:
-    random = np.random.default_rng(0)
-    covered = [low <= 0 <= high for low, high in (interval(random.normal(size=5)) for _ in range(4000))]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_a_little_more_spread_makes_an_interval_a_little_wider(seeds: int) -> None:
-    values = np.linspace(-1, 1, seeds)
-    widths = [np.diff(interval(values * spread, 1.0))[0] for spread in np.arange(0.1, 8.0, 0.02)]
-    assert (np.diff(widths) > 0).all()
-    assert np.diff(np.log(widths[25:])).max() < 0.1
-
-
-def test_a_ratio_is_paired_by_seed() -> None:
-    default = Value(0, True, 1.0, 0.99, {k: 1.0 + k for k in range(5)})
-    best = Value(1, True, 1.0, 0.99, {k: 1.2 * (1.0 + k) for k in range(5)})
-    ratio, (low, high), per_seed = paired_ratio(best, default)
-    assert ratio == pytest.approx(1.2)
-    assert (low, high) == pytest.approx((1.2, 1.2))
-    assert per_seed == pytest.approx([1.2] * 5)
 
 
 def test_a_level_at_which_a_seed_had_no_good_request_does_not_hold_even_where_any_attainment_will_do() -> None:

@@ -1,4 +1,4 @@
-"""Final value: intervals of what seeds say, which lean down where a server's cliff is steep."""
+"""Final value: intervals of what seeds say, of one finalist and of the ratio of two."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from tests.builders import a_score
 from tuner.finalists import Finalist, value_of
 from tuner.finalruns import FinalistRun
-from tuner.finalvalue import Value
+from tuner.finalvalue import Value, interval, paired_ratio
 
 SEEDS = 5
 SPREAD_OUT = Value(3, True, 10.0, 0.99, {seed: 10 * 1.02 ** (seed - 2) for seed in range(SEEDS)}, usual_spread=0.02)
@@ -52,3 +52,31 @@ def test_intervals_of_a_cliff_hold_the_truth_though_few_seeds_rarely_hold_the_ba
     intervals = [value.ci95 for value in found if value.is_settled and value.ci95]
     assert len(intervals) > 400
     assert np.mean([low <= 0.99 * edge <= high for low, high in intervals]) > 0.97
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (low, high) == pytest.approx((3 - 1.9633, 3 + 1.9633), abs=1e-3)
+
+
+def test_intervals_of_independent_normal_replicates_cover_their_mean_95_times_in_100() -> None:
+    random = np.random.default_rng(0)
+    covered = [low <= 0 <= high for low, high in (interval(random.normal(size=5)) for _ in range(4000))]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_a_little_more_spread_makes_an_interval_a_little_wider(seeds: int) -> None:
+    values = np.linspace(-1, 1, seeds)
+    widths = [np.diff(interval(values * spread, 1.0))[0] for spread in np.arange(0.1, 8.0, 0.02)]
+    assert (np.diff(widths) > 0).all()
+    assert np.diff(np.log(widths[25:])).max() < 0.1
+
+
+def test_a_ratio_is_paired_by_seed() -> None:
+    default = Value(0, True, 1.0, 0.99, {k: 1.0 + k for k in range(5)})
+    best = Value(1, True, 1.0, 0.99, {k: 1.2 * (1.0 + k) for k in range(5)})
+    ratio, (low, high), per_seed = paired_ratio(best, default)
+    assert ratio == pytest.approx(1.2)
+    assert (low, high) == pytest.approx((1.2, 1.2))
+    assert per_seed == pytest.approx([1.2] * 5)
