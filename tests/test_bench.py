@@ -203,9 +203,15 @@ def test_a_ramp_of_the_workload_is_one_pass_over_all_numbers_of_users(plan: Plan
     assert "the best of many short steps, unconfirmed; to confirm: --users " in told
 
 
+def test_a_ramp_of_hours_is_refused(plan: Plan) -> None:
+    ramp = plan.workload.model_copy(update={"arrivals": Arrivals(kind="closed", ramp=Ramp(every_s=100, users=100))})
+    with open_for(an_order(plan)) as target, pytest.raises(ConfigError, match=r"its window would take 2.8 hours"):
+        bench(Bench(ramp, plan.slo), target, "vllm", lambda probe: None)
+
+
 def test_a_ramp_that_misses_the_slo_holds_up_to_the_last_step_that_did_not(plan: Plan) -> None:
-    ramp = plan.workload.model_copy(update={"arrivals": Arrivals(kind="closed", ramp=Ramp(every_s=2, users=200))})
-    order = Bench(ramp, plan.slo.model_copy(update={"limits": plan.slo.limits.model_copy(update={"tpot_s": 0.0095})}))
+    ramp = plan.workload.model_copy(update={"arrivals": Arrivals(kind="closed", ramp=Ramp(every_s=2, users=100))})
+    order = Bench(ramp, plan.slo.model_copy(update={"limits": plan.slo.limits.model_copy(update={"tpot_s": 0.0088})}))
     with open_for(an_order(plan)) as target:
         found = bench(order, target, "vllm", lambda probe: None)
     assert found.edge is not None and found.edge == max(

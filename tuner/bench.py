@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from launchers.cpu import usable_cores
 from tuner.benched import Benched, Cut, benched, cannot_hold, concluded, missed
-from tuner.benchorder import Bench, beyond_client, window_s
+from tuner.benchorder import Bench, beyond_client, too_many, window_s
 from tuner.errors import BoxUnusable, MeasurementVoid, ServerFailed
 from tuner.finished import Finished, finished, own_gaps
 from tuner.goodput import Answer, at_one_load, find_goodput
@@ -31,7 +31,7 @@ def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watc
     stage: ProbeStage = "search" if order.load is None else "confirm"
     # The requests that a study of this seed would send.
     seed = derive(order.seed, Purpose.SEARCH)
-    measuring = _Measuring(Prober(target, order.workload, order.slo, seed, stage, watcher=watcher), heard)
+    measuring = _Measuring(order, Prober(target, order.workload, order.slo, seed, stage, watcher=watcher), heard)
     try:
         answer = _search(order, measuring) if order.load is None else _at(order.load, order, measuring)
     except MeasurementVoid as void:
@@ -57,6 +57,7 @@ class _Measuring:
     """A prober whose probes are told when they have ended; those that were told are `ended`. `offering`: the load
     that is, or was last, offered."""
 
+    order: Bench
     prober: Prober
     heard: Heard
     ended: list[Finished] = field(default_factory=list)
@@ -83,7 +84,7 @@ class _Measuring:
     def at(self, load: Load, counted: int) -> Score:
         """A probe of so many requests. Raises MeasurementVoid if this machine cannot offer the load."""
         self.offering = load
-        if why := beyond_client(load, len(usable_cores())):
+        if why := beyond_client(load, len(usable_cores())) or too_many(self.order, load, 0, self.prober.idle_e2e_s):
             raise MeasurementVoid(why)
         return self._told_of(self.prober.measure(load, counted))
 
@@ -143,6 +144,7 @@ def _search(order: Bench, measuring: _Measuring) -> Answer:
         return missed(idle)
     match order.given:
         case ClosedLoop() as ramp:
+            order.check_extent(ramp.users * ramp.joining_s, prober.idle_e2e_s)
             return best_step(measuring.ramp(ramp), slo.attainment)
         case OpenLoop() as replayed:
             return at_one_load(measuring.at(replayed, slo.deciding_requests), slo.attainment)

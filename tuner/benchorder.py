@@ -77,14 +77,10 @@ class Bench:
         if measure_s > self.longest_s:
             raise ConfigError(
                 f"{self._asked_by}: its window would take {measure_s / 3600:,.1f} hours (limit "
-                f"{self.longest_s / 3600:g} h); give fewer --requests or a higher load, or --longest to wait for it"
+                f"{self.longest_s / 3600:g} h); give fewer --requests or another load, or --longest to wait for it"
             )
-        wanted = requests_made(self, measure_s, idle_e2e_s)
-        if wanted > MOST_REQUESTS:
-            raise ConfigError(
-                f"{self._asked_by}: {wanted / 1e6:,.1f} million requests would have to be made for it (limit "
-                f"{MOST_REQUESTS / 1e6:g} million); give fewer --requests or a lower load"
-            )
+        if why := too_many(self, self.given, measure_s, idle_e2e_s):
+            raise ConfigError(f"{self._asked_by}: {why}; give fewer --requests or a lower load")
 
     @property
     def _asked_by(self) -> str:
@@ -108,13 +104,17 @@ def window_s(order: Bench, load: Load, idle_e2e_s: float = 1.0) -> float:
     return max(slo.window_s, ROOM * slo.deciding_requests / rate_rps)
 
 
-def requests_made(order: Bench, measure_s: float, idle_e2e_s: float) -> float:
-    """About how many requests are made for one probe at its load: its window, and all that is sent around it."""
+def too_many(order: Bench, load: Load, measure_s: float, idle_e2e_s: float) -> str | None:
+    """Why nobody makes the requests of one probe, those of its window and all that are sent around it; None where
+    they are no more than can be made."""
     horizon_s = order.slo.warmup_s + measure_s + order.slo.timeout_s
-    if isinstance(order.given, ClosedLoop):
-        return order.given.users * (2 + horizon_s / idle_e2e_s)
-    assert order.given is not None
-    return SPARE * order.given.rate_rps * horizon_s
+    each_s = 1 / (SPARE * load.rate_rps) if isinstance(load, OpenLoop) else idle_e2e_s / load.users
+    wanted = horizon_s / each_s
+    if wanted <= MOST_REQUESTS:
+        return None
+    return (
+        f"{wanted / 1e6:,.1f} million requests would have to be made for it (limit {MOST_REQUESTS / 1e6:g} million)"
+    )
 
 
 def beyond_client(load: Load, cores: int) -> str | None:
