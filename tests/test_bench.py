@@ -200,7 +200,7 @@ def test_a_ramp_of_the_workload_is_one_pass_over_all_numbers_of_users(plan: Plan
     assert found.own_itl_s(found.best) is not None
     told = benched_text(found, order)
     assert "12 users; no higher load that misses it was offered" in told
-    assert "the best of many short steps, unconfirmed; to confirm: --users " in told
+    assert "best of many short steps; to confirm: --users " in told
 
 
 def test_a_ramp_of_hours_is_refused(plan: Plan) -> None:

@@ -37,7 +37,9 @@ def users(*loads: tuple[int, float]) -> list[Score]:
 
 def said(scores: Sequence[Score], order: Bench = SEARCH) -> tuple[Benched, str, dict[str, Any]]:
     found = concluded(order, "vllm", [Finished("search", one) for one in scores])
-    return found, benched_text(found, order), as_data(found, order, SERVER)
+    text = benched_text(found, order)
+    assert max(map(len, text.splitlines())) <= 80
+    return found, text, as_data(found, order, SERVER)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +92,13 @@ def test_where_only_a_lucky_window_met_the_slo_the_fit_says_that_no_load_does() 
     scores = probes((5.0, 0.905), (5.2, 0.7), (6.0, 0.62), (10.0, 0.2))
     found, text, told = said(scores, replace(SEARCH, slo=slo))
     assert not found.outcome.holds_slo and told["best"] is None
-    assert "by the fit to all probes no load worth having meets the SLO" in text
+    assert "no load worth having meets the SLO, by all probes" in text
     assert "the closest         5.00 req/s, whose window met it" in text
 
 
 def test_where_no_load_met_it_the_one_that_missed_it_least_is_shown() -> None:
     _, text, told = said(users((1, 0.6), (2, 0.3)), USERS)
-    assert "—, no load met the SLO; the one that missed it least: 1 user" in text
+    assert "—, no load met the SLO; the closest to it: 1 user" in text
     assert not told["meets_slo"] and told["best"] is None
 
 

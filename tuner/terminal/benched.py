@@ -80,8 +80,8 @@ def _goodput(found: Benched, order: Bench) -> list[str]:
 def _none_holds(best: Score, order: Bench) -> list[str]:
     """Where a lucky window held the SLO, it is the curve through all of them that does not."""
     if best.attainment < order.slo.attainment:
-        return _row("goodput", f"{DASH}, no load met the SLO; the one that missed it least: {_at(best.load, order)}")
-    lines = _row("goodput", f"{DASH}, by the fit to all probes no load worth having meets the SLO")
+        return _row("goodput", f"{DASH}, no load met the SLO; the closest to it: {_at(best.load, order)}")
+    lines = _row("goodput", f"{DASH}, no load worth having meets the SLO, by all probes")
     return lines + _row("the closest", f"{_at(best.load, order)}, whose window met it")
 
 
@@ -127,8 +127,8 @@ def _unconfirmed(load: Load, order: Bench) -> list[str]:
         if isinstance(load, ClosedLoop)
         else f"--rate {number(load.rate_rps).replace(',', '')}"
     )
-    how = "one search" if order.is_search else "the best of many short steps"
-    return _row("how sure", f"{how}, unconfirmed; to confirm: {at} --seed {order.seed + 1}")
+    how = "one search, unconfirmed" if order.is_search else "best of many short steps"
+    return _row("how sure", f"{how}; to confirm: {at} --seed {order.seed + 1}")
 
 
 def _at(load: Load, order: Bench) -> str:
