@@ -9,14 +9,18 @@ import pytest
 from tests.builders import a_score
 from tests.fakes import openai_server as fake
 from tests.remotes import remote_fake
-from tuner.bench import Bench, bench
+from tuner.bench import bench
+from tuner.benchorder import Bench
 from tuner.cli.planning import Options, plan_from
 from tuner.config.plan import Plan
-from tuner.config.workload import Arrivals
-from tuner.errors import BoxUnusable, ConfigError
+from tuner.config.workload import Arrivals, Ramp
+from tuner.errors import BoxUnusable, ConfigError, FailureKind, Fault, MeasurementVoid, ServerFailed
+from tuner.requestlog import RequestLog
+from tuner.requests import Requests
 from tuner.space import spaces_of
-from tuner.target import ClosedLoop, OpenLoop
-from tuner.terminal.benched import benched_text, idle_line, progress_line
+from tuner.target import ClosedLoop, Load, OpenLoop, Target, Watch, Window
+from tuner.terminal.benched import benched_text
+from tuner.terminal.benching import idle_line, progress_line
 from tuner.trial import TrialOrder, open_for, run_trial
 
 SLO = """
@@ -135,3 +139,84 @@ def test_a_server_that_refuses_every_request_is_one_message_that_says_why(plan: 
     refused = pytest.raises(BoxUnusable, match=r"answers no request .*out of luck")
     with remote_fake() as (_, target), refused:
         bench(Bench(workload, plan.slo, load=OpenLoop(5.0)), target, "vllm", lambda probe: None)
+
+
+class Failing:
+    """A target whose replay of this number fails."""
+
+    def __init__(self, target: Target, number: int, failure: Exception) -> None:
+        self.reset_cache, self.facts, self.clock_s = target.reset_cache, target.facts, target.clock_s
+        self._target, self._left, self._failure = target, number, failure
+
+    def replay(self, requests: Requests, load: Load, window: Window, watch: Watch) -> RequestLog:
+        self._left -= 1
+        if not self._left:
+            raise self._failure
+        return self._target.replay(requests, load, window, watch)
+
+
+LATE = MeasurementVoid("requests left 94 ms late")
+GONE = ServerFailed(Fault(FailureKind.DIED_UNDER_LOAD), "http://127.0.0.1:8000: the server is gone")
+
+
+@pytest.mark.parametrize(
+    ("failure", "by", "words"),
+    [
+        pytest.param(GONE, "server", "the server died", id="it dies"),
+        pytest.param(
+            MeasurementVoid("requests left 94 ms late"), "client", "ended early", id="the client is too slow"
+        ),
+    ],
+)
+def test_what_ends_a_search_leaves_what_finished_probes_say_and_says_at_which_load(
+    plan: Plan, failure: Exception, by: str, words: str
+) -> None:
+    order, heard = Bench(plan.workload, plan.slo), list[Load]()
+    with open_for(an_order(plan)) as target:
+        dying = Failing(target, 4, failure)
+        found = bench(order, dying, "vllm", lambda probe: heard.append(probe.score.load))
+    assert found.cut is not None and (found.cut.by, found.cut.why) == (by, str(failure))
+    assert [probe.load for probe in found.outcome.probes] == heard[1:] and len(heard) == 3
+    assert isinstance(found.cut.load, OpenLoop) and found.cut.load not in heard
+    first = benched_text(found, order).splitlines()[0]
+    assert first.startswith(f"  {words}".ljust(22) + f"at {found.cut.load.rate_rps:.3g} req/s, after 2 probes")
+
+
+@pytest.mark.parametrize(("number", "failure"), [(1, GONE), (2, LATE)])
+def test_where_nothing_was_measured_it_is_one_message(plan: Plan, number: int, failure: Exception) -> None:
+    with open_for(an_order(plan)) as target, pytest.raises(BoxUnusable, match=str(failure)):
+        bench(Bench(plan.workload, plan.slo), Failing(target, number, failure), "vllm", lambda probe: None)
+
+
+def test_a_ramp_of_the_workload_is_one_pass_over_all_numbers_of_users(plan: Plan) -> None:
+    ramp = plan.workload.model_copy(update={"arrivals": Arrivals(kind="closed", ramp=Ramp(every_s=2, users=12))})
+    heard: list[tuple[str, Load]] = []
+    order = Bench(ramp, plan.slo)
+    with open_for(an_order(plan)) as target:
+        found = bench(order, target, "vllm", lambda probe: heard.append((probe.stage, probe.score.load)))
+    assert heard == [("idle", ClosedLoop(1)), ("ramp", ClosedLoop(12, 2.0))]
+    assert [probe.load for probe in found.outcome.probes] == [ClosedLoop(users) for users in range(1, 13)]
+    assert found.best is not None and found.best == found.outcome.best
+    assert found.own_itl_s(found.best) is not None
+    told = benched_text(found, order)
+    assert "12 users; no higher load that misses it was offered" in told
+    assert "best of many short steps; to confirm: --users " in told
+
+
+def test_a_ramp_of_hours_is_refused(plan: Plan) -> None:
+    ramp = plan.workload.model_copy(update={"arrivals": Arrivals(kind="closed", ramp=Ramp(every_s=100, users=100))})
+    with open_for(an_order(plan)) as target, pytest.raises(ConfigError, match=r"its window would take 2.8 hours"):
+        bench(Bench(ramp, plan.slo), target, "vllm", lambda probe: None)
+
+
+def test_a_ramp_that_misses_the_slo_holds_up_to_the_last_step_that_did_not(plan: Plan) -> None:
+    ramp = plan.workload.model_copy(update={"arrivals": Arrivals(kind="closed", ramp=Ramp(every_s=2, users=100))})
+    order = Bench(ramp, plan.slo.model_copy(update={"limits": plan.slo.limits.model_copy(update={"tpot_s": 0.0088})}))
+    with open_for(an_order(plan)) as target:
+        found = bench(order, target, "vllm", lambda probe: None)
+    assert found.edge is not None and found.edge == max(
+        probe.load.users
+        for probe in found.outcome.probes
+        if probe.attainment >= 0.9 and isinstance(probe.load, ClosedLoop)
+    )
+    assert f"holds up to         {found.edge:.0f} users, the last step that did" in benched_text(found, order)

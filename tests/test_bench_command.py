@@ -19,10 +19,8 @@ from tests.replays import PLAIN, journal, requests_for
 from tests.simulated import serving
 from tests.test_bench import SLO
 from tests.test_cli import tune
-from tuner.bench import concluded
-from tuner.benchfolder import read_bench
-from tuner.probe import ProbeStage
-from tuner.score import Score
+from tuner.benched import Cut, concluded
+from tuner.benchfolder import StoredProbe, read_bench
 from tuner.target import ClosedLoop, OpenLoop, Window
 from tuner.terminal.benched import benched_text
 
@@ -106,7 +104,7 @@ def test_a_server_without_metrics_is_measured_all_the_same() -> None:
 def test_users_are_printed_for_people(
     server: str, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tune([*command, "--users", "2"], monkeypatch) == 0
+    assert tune([*command, "--users", "2", "--requests", "200"], monkeypatch) == 0
     shown = capsys.readouterr()
     out = shown.out
     heading = f"qwen-7b at {server} · quick SLO · workload 128x8\n"
@@ -267,21 +265,60 @@ def test_ctrl_c_keeps_and_concludes_from_what_finished_probes_found(command: lis
     assert told["interrupted"] and told["meets_slo"]
     assert len(told["probes"]) == kept(Path("mine")) - 1
     assert json.loads(Path("mine", "summary.json").read_text()) == told
-    assert "stopped             after 2 probes; the search had not ended" in benched_text(
-        replace(concluded(read_bench(Path("mine")).order, "vllm", stored(Path("mine"))[:3]), interrupted=True),
-        read_bench(Path("mine")).order,
-    )
+    order, probes = read_bench(Path("mine")).order, stored(Path("mine"))[:3]
+    stop = Cut("user", "Ctrl-C", OpenLoop(65.6))
+    shown = benched_text(replace(concluded(order, "vllm", probes), cut=stop), order)
+    assert "stopped             at 65.6 req/s, after 2 probes; the search had not ended" in shown
+
+
+def test_a_server_that_dies_in_mid_search_leaves_what_was_found_and_where_it_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quick.yaml").write_text(SLO)
+    monkeypatch.chdir(tmp_path)
+    with serving(tmp_path) as server:
+        url = str(server.client.base_url)
+        command = ["bench", "--url", url, "--slo", "quick.yaml", "--out", "mine"]
+
+        def dies() -> None:
+            until(lambda: kept(Path("mine")) >= 3)
+            server.process.kill()
+
+        code, out, _ = ended([*command], tmp_path, dies)
+    told = json.loads(Path("mine", "summary.json").read_text())
+    assert code == 4 and not told["interrupted"]
+    assert told["cut_short"]["by"] == "server" and "the server is gone" in told["cut_short"]["why"]
+    assert len(told["probes"]) == kept(Path("mine")) - 1 >= 2
+    assert f"  the server died     at {told['cut_short']['load']['rate_rps']:.3g}" in out.replace(",", "")
+    assert "goodput " in out and out.endswith("\n  timings             mine\n")
+
+
+def test_what_is_to_come_is_said_first_and_one_load_says_whether_it_meets_the_slo(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("quick.yaml").write_text(SLO.replace("2.0", "0.000001"))
+    assert tune([*command, "--users", "1", "--requests", "8", "--json"], monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["meets_slo"] is False
+    assert shown.err.index("to come: 12 requests one at a time, then about 8") < shown.err.index("one at a time: ")
+    assert "in place of poisson arrivals" in shown.err
 
 
 def interrupted(command: Sequence[str], folder: Path, when: Callable[[], bool]) -> tuple[str, str]:
     """What `tune` printed on stdout and stderr that got Ctrl-C at this moment."""
+    code, out, err = ended(command, folder, lambda: until(when), signal.SIGINT)
+    assert code == 130
+    return out, err
+
+
+def ended(command: Sequence[str], folder: Path, wait: Callable[[], None], number: int = 0) -> tuple[int, str, str]:
+    """The exit code of `tune`, and what it printed on stdout and stderr, that gets this signal after this wait."""
     typed, environment = [sys.executable, "-m", "tuner", *command], {**os.environ, MARK: str(folder)}
     with subprocess.Popen(typed, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as one:
-        until(when)
-        one.send_signal(signal.SIGINT)
+        wait()
+        one.send_signal(number)
         out, err = one.communicate(timeout=60)
-    assert one.returncode == 130
-    return out, err
+    return one.returncode, out, err
 
 
 def kept(folder: Path) -> int:
@@ -289,9 +326,8 @@ def kept(folder: Path) -> int:
     return len(stored(folder))
 
 
-def stored(folder: Path) -> list[tuple[ProbeStage, Score]]:
-    probes = read_bench(folder).probes if (folder / "bench.yaml").exists() else ()
-    return [(probe.stage, probe.score) for probe in probes]
+def stored(folder: Path) -> tuple[StoredProbe, ...]:
+    return read_bench(folder).probes if (folder / "bench.yaml").exists() else ()
 
 
 def requests_running(server: str) -> float:

@@ -11,8 +11,9 @@ from launchers.remote import Described
 from tests.builders import a_score, a_workload, an_slo
 from tests.logs import a_log
 from tests.simulated import a_virtual_server
-from tuner.bench import Bench, bench
+from tuner.bench import bench
 from tuner.benchfolder import begin, is_bench, keep, read_bench, timings
+from tuner.benchorder import Bench
 from tuner.config.slo import Limits
 from tuner.errors import ConfigError
 from tuner.probe import Recorded

@@ -35,7 +35,8 @@ def idle(log: RequestLog, limits: Limits) -> Recorded:
 def test_what_is_missed_alone_is_told_with_the_limit_it_had(limits: Limits, bad: int, said: str) -> None:
     log = a_log([STEADY, STALLED])
     assert log.prompt_tokens.tolist() == [100, 100]
-    whole = f"{bad} of 2 requests miss the SLO though they are alone: {said}" if bad else ""
+    misses = "misses the SLO though it is alone" if bad == 1 else "miss the SLO though they are alone"
+    whole = f"{bad} of 2 requests {misses}: {said}" if bad else ""
     assert missed_when_idle(idle(log, limits), limits) == whole
 
 

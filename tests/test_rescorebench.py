@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -17,10 +18,12 @@ from tests.logs import a_log
 from tests.simulated import a_virtual_server
 from tests.test_cli import tune
 from tests.test_rescore_command import contents
-from tuner.bench import Bench, Benched, bench
+from tuner.bench import bench
+from tuner.benched import Benched
 from tuner.benchfolder import as_data, begin, keep, read_bench
+from tuner.benchorder import Bench
 from tuner.config.slo import Limits, Slo
-from tuner.config.workload import Lengths
+from tuner.config.workload import Arrivals, Lengths, Ramp
 from tuner.errors import ConfigError
 from tuner.outcome import Outcome
 from tuner.probe import Recorded
@@ -122,7 +125,7 @@ def test_no_goodput_is_more_than_what_was_good_at_the_load_that_it_is_stated_at(
         for point in points_of(as_data(one, order, SERVER)):
             most_rps = point["load"].get("rate_rps", math.inf) * point["attainment"]
             assert point["goodput_rps_per_gpu"] <= most_rps + 1e-9
-        best = one.outcome.best
+        best = one.best
         if best and isinstance(best.load, OpenLoop):
             stated = re.search(r"goodput +([0-9.]+) req/s", benched_text(one, order))
             assert stated is None or float(stated[1]) <= best.load.rate_rps * best.attainment * 1.005, "three digits"
@@ -133,6 +136,33 @@ def points_of(told: dict[str, Any]) -> list[dict[str, Any]]:
     if "probes" not in told:
         return [told]
     return [*told["probes"], *told["frontier"], *([told["best"]] if told["best"] else [])]
+
+
+def test_what_was_to_watch_in_its_probes_still_is(tmp_path: Path) -> None:
+    begin(tmp_path, Bench(a_workload(), SLO), SERVER)
+    log = a_log([(0.1 * n, (0.1 * n + 0.1, 0.1 * n + 0.12)) for n in range(40)], errors=("out of luck",))
+    keep(tmp_path, 0, Recorded("search", 0, a_score(load=OpenLoop(10.0)), log, planned_s=10.0, seed=1))
+    again = rescore_bench(tmp_path, LOOSE)
+    assert again.found.watch == ("some requests failed: out of luck",)
+    assert again.found.best is not None
+    own = again.found.own_itl_s(again.found.best)
+    assert own is not None and own.p99 == pytest.approx(0.02)
+
+
+def test_a_folder_of_an_earlier_version_is_read(searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "older")
+    lines = [json.loads(line) for line in (searched / "probes.jsonl").read_text().splitlines()]
+    kept = [{name: line[name] for name in ("number", "stage", "score")} for line in lines]
+    (tmp_path / "older" / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    older, now = rescore_bench(tmp_path / "older", SLO).found, rescore_bench(searched, SLO).found
+    assert (older.outcome, older.best, older.edge) == (now.outcome, now.best, now.edge)
+    assert now.best is not None and older.own_itl_s(now.best) == now.own_itl_s(now.best) is not None
+
+
+def test_a_ramp_is_not_scored_again(tmp_path: Path) -> None:
+    begin(tmp_path, Bench(a_workload(arrivals=Arrivals(kind="closed", ramp=Ramp())), SLO), SERVER)
+    with pytest.raises(ConfigError, match="its users joined one by one, and such a ramp cannot be scored again"):
+        rescore_bench(tmp_path, LOOSE)
 
 
 # The command.

@@ -1,135 +1,117 @@
-"""Bench: the goodput of a server that somebody else runs, by the probes and the search of a trial."""
+"""Measures a server that somebody else runs, by the probes and the search of a trial."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from tuner.config.slo import Slo
-from tuner.config.workload import Workload
-from tuner.configuration import Configuration
-from tuner.errors import BoxUnusable, ConfigError, MeasurementVoid, ServerFailed
-from tuner.goodput import LEAST_ATTAINMENT, Answer, at_one_load, find_goodput, worth
-from tuner.horizon import ROOM, needed_requests
-from tuner.outcome import Cost, Outcome
+from launchers.cpu import usable_cores
+from tuner.benched import Benched, Cut, benched, cannot_hold, concluded, missed
+from tuner.benchorder import Bench, beyond_client, too_many, window_s
+from tuner.errors import BoxUnusable, MeasurementVoid, ServerFailed
+from tuner.finished import Finished, finished, own_gaps
+from tuner.goodput import Answer, at_one_load, find_goodput
 from tuner.probe import Prober, ProbeStage, Recorded, Watcher
+from tuner.ramp import best_step
 from tuner.requestlog import Status
 from tuner.score import Score
 from tuner.seeds import Purpose, derive
-from tuner.target import Load, OpenLoop, Target
-from tuner.trial import OFFLINE_REQUESTS, given_load, measured, question_of
+from tuner.target import ClosedLoop, Load, OpenLoop, Target
+from tuner.trial import OFFLINE_REQUESTS, question_of
 
 Heard = Callable[[Recorded], None]
 """Is told every probe that has ended."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What to measure on a server of `gpus` GPUs. Without a `load` the one of highest goodput is searched.
-
-    `requests`: how many a probe at `load` should count; None: as many as the SLO takes.
-    """
-
-    workload: Workload
-    slo: Slo
-    seed: int = 0
-    gpus: int = 1
-    load: Load | None = None
-    requests: int | None = None
-
-    @property
-    def is_search(self) -> bool:
-        """Whether its load is to be searched: none is given, by the user or by the workload."""
-        is_given = self.load is not None or isinstance(given_load(self.workload), OpenLoop)
-        return not is_given and self.workload.arrivals.kind != "at_once"
-
-    def check(self) -> None:
-        """Raises ConfigError if its parts do not go together."""
-        if self.load is not None and self.workload.arrivals.kind == "at_once":
-            raise ConfigError(
-                f"workload '{self.workload.name}' offers all its requests at once; leave --rate and --users out"
-            )
-        if self.requests is not None and self.load is None:
-            raise ConfigError("--requests says how many a probe counts at one load; give --rate or --users with it")
-
-
-@dataclass(frozen=True)
-class Benched:
-    """What was found. `outcome` is like that of a trial, every probe at a load among its probes.
-
-    `edge` is the level to recommend (G2 where an attainment is asked for), None where none was searched or holds.
-    `interrupted`: Ctrl-C (or TERM) came first, and this is what the finished probes say.
-    """
-
-    outcome: Outcome
-    edge: float | None
-    interrupted: bool = False
-
-
 def bench(order: Bench, target: Target, engine: str, heard: Heard, watcher: Watcher | None = None) -> Benched:
-    """Measure `target` until Ctrl-C comes, if it does. Raises BoxUnusable where nothing can be measured there."""
+    """Measure `target`, until it dies or Ctrl-C comes, if they do: then what had ended is concluded from.
+
+    Raises BoxUnusable where nothing can be measured there, ConfigError where `order` turns out to be out of reach.
+    """
     stage: ProbeStage = "search" if order.load is None else "confirm"
     # The requests that a study of this seed would send.
     seed = derive(order.seed, Purpose.SEARCH)
-    measuring = _Measuring(Prober(target, order.workload, order.slo, seed, stage, watcher=watcher), heard)
+    measuring = _Measuring(order, Prober(target, order.workload, order.slo, seed, stage, watcher=watcher), heard)
     try:
         answer = _search(order, measuring) if order.load is None else _at(order.load, order, measuring)
     except MeasurementVoid as void:
-        raise BoxUnusable(f"nothing was measured: {void}") from void
+        measuring.tell()
+        if all(probe.stage == "idle" for probe in measuring.ended):
+            raise BoxUnusable(f"nothing was measured: {void}") from void
+        cut = Cut("client", str(void), measuring.offering)
     except ServerFailed as failed:
-        raise BoxUnusable(str(failed)) from failed
+        measuring.tell()
+        if not measuring.ended:
+            raise BoxUnusable(str(failed)) from failed
+        cut = Cut("server", str(failed), measuring.offering)
     except KeyboardInterrupt:
         measuring.tell()
-        return replace(concluded(order, engine, measuring.ended), interrupted=True)
-    return _benched(order, engine, answer)
+        cut = Cut("user", "Ctrl-C", measuring.offering)
+    else:
+        return benched(order, engine, answer, measuring.ended)
+    return replace(concluded(order, engine, measuring.ended), cut=cut)
 
 
-def concluded(order: Bench, engine: str, probes: Sequence[tuple[ProbeStage, Score]]) -> Benched:
-    """What these probes, in order, say of the server; its `outcome` has no best where that is nothing."""
-    at_loads = [found for stage, found in probes if stage != "idle"]
-    if at_loads and not order.is_search:
-        return _benched(order, engine, at_one_load(at_loads[-1], order.slo.attainment))
-    if at_loads:
-        return _benched(order, engine, worth(at_loads, question_of(order.slo, order.workload, order.gpus)))
-    if probes and order.load is None and cannot_hold(order, probes[-1][1]):
-        return _benched(order, engine, _missed(probes[-1][1]))
-    return Benched(_blank(order, engine), None)
-
-
-def _benched(order: Bench, engine: str, answer: Answer) -> Benched:
-    return Benched(measured(_blank(order, engine), answer, Cost(), order.slo.limits), answer.edge)
-
-
-def _blank(order: Bench, engine: str) -> Outcome:
-    return Outcome(0, Configuration(engine, {"tp": order.gpus}), (), "measured")
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Measuring:
-    """A prober whose probes are told when they have ended; those that were told are `ended`."""
+    """A prober whose probes are told when they have ended; those that were told are `ended`. `offering`: the load
+    that is, or was last, offered."""
 
+    order: Bench
     prober: Prober
     heard: Heard
-    ended: list[tuple[ProbeStage, Score]] = field(default_factory=list)
-
-    def told(self, found: Score) -> Score:
-        self.tell()
-        return found
+    ended: list[Finished] = field(default_factory=list)
+    offering: Load | None = None
+    _told: int = 0
 
     def tell(self) -> None:
         """Every finished probe is told once, and whole."""
-        for probe in self.prober.recorded[len(self.ended) :]:
+        for probe in self.prober.recorded[self._told :]:
             with _undisturbed():
                 self.heard(probe)
-                self.ended.append((probe.stage, probe.score))
+                self.ended.append(finished(probe))
+                self._told += 1
 
     def idle(self) -> Score:
         """One request at a time. Raises BoxUnusable if the server answers none of them."""
-        found = self.told(self.prober.idle())
+        found = self._told_of(self.prober.idle())
         log = self.prober.recorded[-1].log
         if not (log.status == Status.OK).any():
             why = "; ".join(log.errors[:3]) or "every answer was late, cut off or empty"
             raise BoxUnusable(f"the server answers no request of this workload: {why}")
+        return found
+
+    def at(self, load: Load, counted: int) -> Score:
+        """A probe of so many requests. Raises MeasurementVoid if this machine cannot offer the load."""
+        self.offering = load
+        if why := beyond_client(load, len(usable_cores())) or too_many(self.order, load, 0, self.prober.idle_e2e_s):
+            raise MeasurementVoid(why)
+        return self._told_of(self.prober.measure(load, counted))
+
+    def during(self, load: Load, measure_s: float) -> Score:
+        """A probe of so many seconds."""
+        self.offering = load
+        return self._told_of(self.prober.measure_for(load, measure_s))
+
+    def all_at_once(self, count: int) -> Score:
+        """A probe of requests that come together."""
+        self.offering = ClosedLoop(count)
+        return self._told_of(self.prober.all_at_once(count))
+
+    def ramp(self, load: ClosedLoop) -> tuple[Score, ...]:
+        """Every number of users of one pass; each is kept as if it were a probe."""
+        self.offering = load
+        steps = self.prober.ramp(load)
+        self.tell()
+        log = self.prober.recorded[-1].log
+        for step in steps:
+            users = step.load.users if isinstance(step.load, ClosedLoop) else 0
+            own = (log.due_s >= (users - 1) * load.joining_s) & (log.due_s < users * load.joining_s)
+            self.ended.append(Finished("ramp", step, own_gaps(log, own)))
+        return steps
+
+    def _told_of(self, found: Score) -> Score:
+        self.tell()
         return found
 
 
@@ -152,35 +134,27 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _search(order: Bench, measuring: _Measuring) -> Answer:
-    """The load of highest goodput, as a trial searches it that knows of no other server."""
+    """What the workload's own load is worth, or the load of highest goodput, as a trial searches it that knows of no
+    other server."""
     slo, prober = order.slo, measuring.prober
-    if order.workload.arrivals.kind == "at_once":
-        return at_one_load(measuring.told(prober.all_at_once(OFFLINE_REQUESTS)), slo.attainment)
+    if order.is_at_once:
+        return at_one_load(measuring.all_at_once(OFFLINE_REQUESTS), slo.attainment)
     idle = measuring.idle()
     if cannot_hold(order, idle):
-        return _missed(idle)
-    given = given_load(order.workload)
-    if isinstance(given, OpenLoop):
-        return at_one_load(measuring.told(prober.measure(given, slo.deciding_requests)), slo.attainment)
-    question = question_of(slo, order.workload, order.gpus, prober.idle_e2e_s)
-    return find_goodput(question, lambda load, n: measuring.told(prober.measure(load, n)))
-
-
-def cannot_hold(order: Bench, idle: Score) -> bool:
-    """Whether so many requests miss the SLO although they are alone that no load need be tried."""
-    return idle.attainment < min(order.slo.attainment, LEAST_ATTAINMENT)
-
-
-def _missed(idle: Score) -> Answer:
-    return Answer("misses-slo", 0.0, idle, None, (idle,))
+        return missed(idle)
+    match order.given:
+        case ClosedLoop() as ramp:
+            order.check_extent(ramp.users * ramp.joining_s, prober.idle_e2e_s)
+            return best_step(measuring.ramp(ramp), slo.attainment)
+        case OpenLoop() as replayed:
+            return at_one_load(measuring.at(replayed, slo.deciding_requests), slo.attainment)
+    return find_goodput(question_of(slo, order.workload, order.gpus, prober.idle_e2e_s), measuring.at)
 
 
 def _at(load: Load, order: Bench, measuring: _Measuring) -> Answer:
-    """One probe at `load`, never stopped early: over the SLO's window, or as long as its requests take."""
-    slo, prober = order.slo, measuring.prober
+    """One probe at `load`, never stopped early."""
     measuring.idle()
-    if order.requests is not None:
-        measure_s = ROOM * order.requests / prober.expected_rps(load)
-        return at_one_load(measuring.told(prober.measure_for(load, measure_s)), slo.attainment)
-    counted = round(ROOM * needed_requests(slo, load))
-    return at_one_load(measuring.told(prober.measure_whole(load, counted)), slo.attainment)
+    prober = measuring.prober
+    measure_s = window_s(order, load, prober.expected_rps(load))
+    order.check_extent(measure_s, prober.idle_e2e_s)
+    return at_one_load(measuring.during(load, measure_s), order.slo.attainment)

@@ -8,7 +8,7 @@ A line of `probes.jsonl` is one probe's score, the parquet files of its number h
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from pydantic import TypeAdapter
 
 import tuner
 from launchers.remote import Described
-from tuner.bench import Bench, Benched
-from tuner.conclude import frontier, point_of, searched_point, slo_of
+from tuner.benched import Benched, Cut, came_rps
+from tuner.benchorder import Bench
+from tuner.conclude import frontier, point_of, slo_of
 from tuner.config.slo import Slo
 from tuner.config.strict import parse, read_yaml
 from tuner.config.workload import Workload
 from tuner.errors import ConfigError
-from tuner.outcome import Outcome
-from tuner.probe import ProbeStage, Recorded
+from tuner.finished import Finished, finished
+from tuner.probe import Recorded
 from tuner.rawlog import write_metrics, write_requests
 from tuner.record import append_line, replace_file, whole_lines, written
 from tuner.score import Score
@@ -35,13 +36,11 @@ from tuner.target import ClosedLoop, Load, OpenLoop
 ASKED, PROBES = "bench.yaml", "probes.jsonl"
 
 
-@dataclass(frozen=True)
-class StoredProbe:
+@dataclass(frozen=True, kw_only=True)
+class StoredProbe(Finished):
     """A finished probe: `number` names its files."""
 
     number: int
-    stage: ProbeStage
-    score: Score
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,11 @@ def keep(folder: Path, number: int, probe: Recorded) -> None:
     with written(folder):
         write_requests(timings(folder, number), [probe], with_chunks=True)
         write_metrics(folder / "probes" / "metrics" / f"{number:04d}.parquet", [probe])
-    keep_score(folder, StoredProbe(number, probe.stage, probe.score))
+    keep_score(folder, StoredProbe(number=number, **_fields(finished(probe))))
+
+
+def _fields(probe: Finished) -> dict[str, Any]:
+    return {one.name: getattr(probe, one.name) for one in fields(probe)}
 
 
 def keep_score(folder: Path, probe: StoredProbe) -> None:
@@ -123,6 +126,7 @@ def write_found(folder: Path, found: dict[str, Any]) -> None:
 def as_data(found: Benched, order: Bench, described: Described) -> dict[str, Any]:
     """The JSON of a bench. Of one probe: its point, with what it is of. Of a search: the best point, every probe and
     the frontier."""
+    outcome, best = found.outcome, found.best
     about = {
         "schema": SCHEMA,
         "url": described.url,
@@ -130,35 +134,28 @@ def as_data(found: Benched, order: Bench, described: Described) -> dict[str, Any
         "slo": slo_of(order.slo),
         "workload": order.workload.name,
         "seed": order.seed,
-        "interrupted": found.interrupted,
+        "interrupted": found.cut is not None and found.cut.by == "user",
+        "cut_short": _cut_as_data(found.cut),
+        "requests_to_tell": order.slo.deciding_requests,
+        "watch": list(found.watch),
     }
-    outcome = found.outcome
-    best = (
-        _point(outcome, outcome.best) | {"goodput_rps_per_gpu": goodput_rps(found, order)} if outcome.best else None
-    )
     if order.load is not None:
-        return about | (best or {})
+        meets_slo = best.attainment >= order.slo.attainment if best else None
+        return about | {"meets_slo": meets_slo} | (_point(found, best) if best else {})
     return about | {
         "meets_slo": outcome.holds_slo,
-        "best": best if outcome.holds_slo else None,
+        "best": _point(found, best) if best and outcome.holds_slo else None,
         "holds_up_to": found.edge,
-        "probes": [_point(outcome, probe) for probe in outcome.probes],
+        "fitted_up_to": found.fitted,
+        "probes": [_point(found, probe) for probe in outcome.probes],
         "frontier": [_known(point) for point in frontier([outcome])],
     }
 
 
-def goodput_rps(found: Benched, order: Bench) -> float:
-    """What the server is said to be worth, good requests/s per GPU, at the load of the best probe; there must be one.
-
-    A search says no more than was good at that load, however far its curve goes.
-    """
-    outcome = found.outcome
-    assert outcome.best is not None
-    return (
-        searched_point(outcome, outcome.best).goodput_rps_per_gpu
-        if order.is_search
-        else seen_rps(found, outcome.best)
-    )
+def _cut_as_data(cut: Cut | None) -> dict[str, Any] | None:
+    if cut is None:
+        return None
+    return {"by": cut.by, "why": cut.why, "load": _load_as_data(cut.load)}
 
 
 def seen_rps(found: Benched, probe: Score) -> float:
@@ -171,10 +168,13 @@ def _believed(point: Point) -> Point:
     return replace(point, goodput_rps_per_gpu=min(point.goodput_rps_per_gpu, most_rps))
 
 
-def _point(outcome: Outcome, probe: Score) -> dict[str, Any]:
+def _point(found: Benched, probe: Score) -> dict[str, Any]:
     """A point as in a study's JSON, and what only a bench shows."""
-    return _known(point_of(outcome, probe)) | {
+    own_itl_s = found.own_itl_s(probe)
+    return _known(point_of(found.outcome, probe)) | {
+        "own_itl_s": asdict(own_itl_s) if own_itl_s else None,
         "requests": probe.counted,
+        "came_rps": came_rps(probe),
         "missed": dict(probe.missed),
         "stopped": probe.stopped,
         "health": asdict(probe.health) if probe.health else None,

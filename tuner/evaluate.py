@@ -117,8 +117,8 @@ def run_visit(visit: Visit, listener: Listener) -> Iterator[FinalistRun]:
                 run = FinalistRun(cell.trial, cell.replicate, cell.level, found, startup_s, until_s - since_s)
                 startup_s = 0.0
                 yield run
-        for text in mishaps(recorded):
-            listener(Note(f"t{visit.order.trial}: {text}"))
+        for mishap in mishaps(recorded):
+            listener(Note(f"t{visit.order.trial}: {mishap.text}"))
     except KeyboardInterrupt as stop:
         if target is None:
             startup_s = time.perf_counter() - asked_s

@@ -30,7 +30,9 @@ def missed_when_idle(idle: Recorded, limits: Limits) -> str:
             over.append(f"{label} {_ms(np.median(seen_s[late]))} (limit {_ms(np.median(bounds_s[late]))})")
     failed = int((bad & ~ok).sum())
     what = ", ".join([*over, *([f"{failed} failed"] if failed else [])])
-    return f"{int(bad.sum())} of {int(log.counted.sum())} requests miss the SLO though they are alone: {what}"
+    bad_count, of = int(bad.sum()), f"of {int(log.counted.sum())} requests"
+    misses = "misses the SLO though it is alone" if bad_count == 1 else "miss the SLO though they are alone"
+    return f"{bad_count} {of} {misses}: {what}"
 
 
 def _ms(seconds: np.floating) -> str:

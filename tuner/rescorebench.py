@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.bench import Bench, Benched, cannot_hold, concluded
+from tuner.benched import Benched, cannot_hold, concluded
 from tuner.benchfolder import StoredBench, StoredProbe, read_bench, timings
+from tuner.benchorder import Bench
 from tuner.config.slo import Slo
 from tuner.errors import ConfigError
 from tuner.goodput import MAX_PROBES, Search, next_level
+from tuner.latencies import percentiles
 from tuner.rescore import is_usable, stored_probes
 from tuner.score import scored_again
 from tuner.trial import question_of
@@ -37,9 +39,11 @@ def rescore_bench(folder: Path, slo: Slo) -> RescoredBench:
     """The bench in `folder` under `slo`; reads only. Raises ConfigError where its files do not suffice."""
     before = read_bench(folder)
     order = replace(before.order, slo=slo)
+    if order.is_ramp:
+        raise ConfigError(f"{folder}: its users joined one by one, and such a ramp cannot be scored again")
     judged = [_judged(folder, probe, slo) for probe in before.probes]
     usable = [probe for probe in judged if probe is not None]
-    found = concluded(order, before.described.engine, [(probe.stage, probe.score) for probe in usable])
+    found = concluded(order, before.described.engine, usable)
     return RescoredBench(
         bench=replace(before, order=order, probes=tuple(usable)),
         found=found,
@@ -57,7 +61,8 @@ def _judged(folder: Path, probe: StoredProbe, slo: Slo) -> StoredProbe | None:
         raise ConfigError(f"{path}: it does not hold the probe that probes.jsonl speaks of")
     if not is_usable(raw, slo):
         return None
-    return replace(probe, score=scored_again(probe.score, raw.answers, slo.limits))
+    own_itl_s = percentiles(raw.itl_p99_s[raw.counted & raw.ended_well])
+    return replace(probe, score=scored_again(probe.score, raw.answers, slo.limits), own_itl_s=own_itl_s)
 
 
 def _is_open_ended(order: Bench, probes: Sequence[StoredProbe]) -> bool:

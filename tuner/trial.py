@@ -136,10 +136,10 @@ def prober_for(order: TrialOrder, target: Target, listener: Listener) -> Prober:
 
 
 def _tell_mishaps(order: TrialOrder, prober: Prober, listener: Listener) -> None:
-    said = [f"t{order.trial}: {text}" for text in mishaps(prober.recorded)]
+    said = [f"t{order.trial}: {mishap.text}" for mishap in mishaps(prober.recorded)]
     # Once for each engine: its default is measured before anything else.
     if order.configuration.is_default and order.plan.box.simulation != "virtual":
-        said += silence(order.configuration.engine, prober.recorded)
+        said += [mishap.text for mishap in silence(order.configuration.engine, prober.recorded)]
     for text in said:
         listener(Note(text))
 

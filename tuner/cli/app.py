@@ -237,6 +237,14 @@ Examples:
   tune bench --url http://127.0.0.1:8000 --slo chat --rate 8 --json
 
 \b
+Exit codes:
+  0   measured; with --rate or --users whether or not the SLO is met there (meets_slo in the JSON)
+  2   a mistake of yours, or nothing could be measured
+  3   no load that was offered meets the SLO
+  4   it ended too soon to tell: the server died, or this machine could not offer the load
+  130 Ctrl-C; what had been measured is printed and kept, as with 4
+
+\b
 A simulated server to try it on (it needs no GPU):
   python -m launchers.sim.server vllm serve qwen-7b --port 8000"""
 )
@@ -253,8 +261,11 @@ A simulated server to try it on (it needs no GPU):
 @click.option("--workload", help="A workload's name, a trace, or fixed lengths: 1024x128.  [default: the SLO's]")
 @click.option("--attainment", type=_Finite(0, 1, max_open=True), help="The share of requests that must meet it.")
 @click.option("--slo-scale", default=1.0, type=_Finite(0, min_open=True), help="Multiply every limit of the SLO.")
-@click.option("--gpus", default=1, type=click.IntRange(min=1), help="How many GPUs it has: figures are for each.")
+@click.option(
+    "--gpus", default=1, type=click.IntRange(min=1), help="How many GPUs it has: goodput is for each of them."
+)
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Seeds arrivals and lengths.")
+@click.option("--longest", help="Measure at one load for as long as this: 20h, 90m; more is refused.  [default: 2h]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -6,20 +6,23 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from launchers.remote import UNKNOWN, Described, describe, open_remote
-from tuner.bench import Bench, Benched, bench
+from launchers.remote import describe, open_remote
+from tuner.bench import bench
+from tuner.benched import Benched
 from tuner.benchfolder import as_data, begin, keep, write_found
-from tuner.cli.exits import DONE, INTERRUPTED, NOT_MET
-from tuner.cli.planning import fresh_folder, slo_from
+from tuner.benchorder import LONGEST_S, Bench
+from tuner.cli.exits import DONE, INTERRUPTED, NOT_MET, UNKNOWN
+from tuner.cli.planning import duration_s, fresh_folder, slo_from
 from tuner.errors import BoxUnusable, ConfigError
+from tuner.finished import caveats
 from tuner.idle import missed_when_idle
 from tuner.load.validity import tolerance_of
-from tuner.mishaps import mishaps, silence
 from tuner.probe import IDLE_REQUESTS, Recorded, Watcher
 from tuner.requestlog import RequestLog, Status
 from tuner.score import score
 from tuner.target import ClosedLoop, Load, OpenLoop
-from tuner.terminal.benched import LABEL, benched_text, heading, idle_line, probe_line, progress_line
+from tuner.terminal.benched import LABEL, benched_text, heading
+from tuner.terminal.benching import forecast, idle_line, probe_line, progress_line, replaced
 from tuner.terminal.choose import print_summary
 from tuner.workload.named import fitted, load_workload
 
@@ -42,6 +45,7 @@ class BenchOptions:
     slo_scale: float = 1.0
     gpus: int = 1
     seed: int = 0
+    longest: str | None = None
     out: Path | None = None
     as_json: bool = False
 
@@ -50,7 +54,8 @@ def run_bench(options: BenchOptions) -> int:
     """The whole job. Returns the exit code; raises UserError."""
     slo = slo_from(options.slo, options.attainment, options.slo_scale)
     workload = load_workload(options.workload or slo.workload)
-    order = Bench(workload, slo, options.seed, options.gpus, _load(options), options.requests)
+    longest_s = duration_s(options.longest, "--longest") if options.longest else LONGEST_S
+    order = Bench(workload, slo, options.seed, options.gpus, _load(options), options.requests, longest_s)
     order.check()
     described = describe(options.url, options.model, options.api_key, "text" if workload.real_text else "token-ids")
     if described.access.by:
@@ -63,8 +68,10 @@ def run_bench(options: BenchOptions) -> int:
     folder = options.out or fresh_folder(f"bench-{described.model.strip('/')}-{slo.name}")
     begin(folder, order, described)
     _say(f"measuring {described.model} for SLO {order.slo.name}; every probe is kept in {folder}")
+    for line in filter(None, (replaced(order), forecast(order))):
+        _say(f"  {line}")
     with open_remote(described, tolerance_of(slo)) as target:
-        heard = _Heard(order, described, folder)
+        heard = _Heard(order, folder)
         found = bench(order, target, described.engine, heard.take, _watcher(order))
         wall_s = target.clock_s()
     told = as_data(found, order, described) | {"dir": str(folder), "wall_s": wall_s}
@@ -78,9 +85,10 @@ def run_bench(options: BenchOptions) -> int:
 
 
 def exit_code(found: Benched, order: Bench) -> int:
-    """NOT_MET where the load was searched and none met the SLO."""
-    if found.interrupted:
-        return INTERRUPTED
+    """INTERRUPTED by Ctrl-C; UNKNOWN where something else ended it; NOT_MET where the load was searched, or the
+    workload's own, and none met the SLO."""
+    if found.cut is not None:
+        return INTERRUPTED if found.cut.by == "user" else UNKNOWN
     return DONE if order.load is not None or found.outcome.holds_slo else NOT_MET
 
 
@@ -101,7 +109,6 @@ class _Heard:
     """Keeps and tells every probe that has ended."""
 
     order: Bench
-    described: Described
     folder: Path
     kept: int = 0
 
@@ -112,23 +119,19 @@ class _Heard:
         except BoxUnusable as full:
             _say(f"  this probe is not kept: {full}")
         self.kept += 1
-        _tell(self.order, self.described, probe)
+        _tell(self.order, probe)
 
 
-def _tell(order: Bench, described: Described, probe: Recorded) -> None:
+def _tell(order: Bench, probe: Recorded) -> None:
     _say(probe_line(probe))
     if probe.stage == "idle" and not (probe.log.status == Status.OK).any():
         # That ends the bench, with a message that says why.
         return
-    if probe.stage == "idle":
-        engine = "the server" if described.engine == UNKNOWN else described.engine
-        for text in silence(engine, [probe]):
-            _say(f"  {text}")
     missed = missed_when_idle(probe, order.slo.limits) if probe.stage == "idle" else ""
     if missed and probe.score.attainment < order.slo.attainment:
         _say(f"  {missed}")
-    for text in mishaps([probe]):
-        _say(f"  {text}")
+    for caveat in caveats(probe):
+        _say(f"  {caveat.text}")
 
 
 def _watcher(order: Bench) -> Watcher:

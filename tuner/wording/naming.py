@@ -128,6 +128,8 @@ def grows_with_prompt(limits: Limits, metric: str) -> bool:
 
 def slo_text(slo: Slo) -> str:
     """`TTFT ≤ 200 ms and P99 ITL ≤ 50 ms for 99 % of requests`."""
+    if not slo.limits.present() and not slo.attainment:
+        return limits_text(slo.limits)
     return f"{limits_text(slo.limits)} for {wanted_share(slo.attainment)} of requests"
 
 

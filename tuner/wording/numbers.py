@@ -88,14 +88,19 @@ def dollars_per_million_tokens(dollars_per_hour: float | None, tok_s: float) -> 
 
 
 def load_text(load: Load | Mapping[str, float]) -> str:
-    """`8.4 req/s` or `32 users`, of one server."""
+    """`8.4 req/s`, `32 users` or `1 user`, of one server."""
     if isinstance(load, ClosedLoop):
-        return f"1 to {load.users} users" if load.joining_s else f"{load.users} users"
+        return f"1 to {users_text(load.users)}" if load.joining_s else users_text(load.users)
     if not isinstance(load, Mapping):
         return f"{number(load.rate_rps)} req/s"
     if "users" in load:
-        return f"{load['users']:.0f} users"
+        return users_text(round(load["users"]))
     return f"{number(load['rate_rps'])} req/s"
+
+
+def users_text(users: int) -> str:
+    """`1 user`, `1,024 users`."""
+    return f"{users:,} user" if users == 1 else f"{users:,} users"
 
 
 def device(plan: Plan) -> str:
