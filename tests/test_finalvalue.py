@@ -80,3 +80,15 @@ def test_a_ratio_is_paired_by_seed() -> None:
     assert ratio == pytest.approx(1.2)
     assert (low, high) == pytest.approx((1.2, 1.2))
     assert per_seed == pytest.approx([1.2] * 5)
+
+
+def test_what_seeds_share_is_the_less_the_further_apart_two_loads_are() -> None:
+    """Seeds that happen to agree about the ratio; the same trace at four times the speed is another one."""
+    default = replace(SPREAD_OUT, trial=0)
+    widths = []
+    for level in (10.0, 13.0, 40.0, 400.0):
+        best = replace(SPREAD_OUT, level=level, per_seed={seed: 1.2 * one for seed, one in default.per_seed.items()})
+        _, (low, high), _ = paired_ratio(best, default)
+        widths.append(np.log(high / low))
+    assert widths[0] < 0.7 * widths[1] < 0.6 * widths[2]
+    assert widths[2] == pytest.approx(widths[3], rel=0.15), "more than nothing cannot be lost"
