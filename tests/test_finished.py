@@ -75,7 +75,7 @@ def test_at_a_load_more_requests_than_were_ever_ours_together_are_of_somebody_el
 def test_what_the_client_did_and_what_failed_is_told() -> None:
     client = ClientHealth(0.001, run_queue_wait_s=2.0, busy_frac=0.5, workers=1, voided="requests left late")
     log = a_log(ANSWERED, client=client, errors=("a", "b", "c", "d"))
-    twice, waited, errors = texts(log)
+    errors, twice, waited = texts(log)
     assert twice == "measured twice: requests left late"
     assert waited.startswith("the load generator waited for a core 20% of the time")
     assert errors == "some requests failed: a; b; c"
