@@ -92,7 +92,7 @@ def test_how_much_a_machine_can_offer_goes_by_its_cores(load: Load, cores: int, 
         pytest.param(an_order(RAMP), "one more user every 3.0s up to 12, in 36s", id="a ramp"),
         pytest.param(
             an_order(),
-            "at most 12 probes of up to about 2m15s (longer below 8.33 req/s), of 200 to some 2,000 requests",
+            "at most 12 probes of up to about 2m15s (longer below 8.33 req/s), of 200 requests or more",
             id="a search",
         ),
         pytest.param(

@@ -76,3 +76,10 @@ def test_a_level_at_which_nothing_came_is_no_logarithm_of_nothing() -> None:
 def test_one_level_says_nothing_of_a_slope() -> None:
     with pytest.raises(AssertionError, match="one level"):
         crest_of([level(10, 0.01)], (10, 10), 0.99)
+
+
+def test_the_same_line_says_what_a_lower_level_is_worth() -> None:
+    found = crest_of([level(10.0, 0.05), level(11.0, 0.15)], (10.0, 11.0), 0.9)
+    lower = found.at(10.0)
+    assert 10.0 < found.level < 11.0
+    assert (lower.attainment, lower.offered_rps) == (pytest.approx(0.95), pytest.approx(10.0))

@@ -11,6 +11,7 @@ from tuner.config.workload import Workload
 from tuner.finalists import MAX_LEVELS, Cell, Finalist, next_cells, usual_variance, value_of
 from tuner.finalruns import FinalistRun
 from tuner.finalvalue import interval
+from tuner.score import Score
 from tuner.target import ClosedLoop
 
 SEEDS = 5
@@ -317,3 +318,22 @@ def test_a_level_at_which_a_seed_had_no_good_request_does_not_hold_even_where_an
     bad = a_score(10.0, attainment=0.0)
     runs = [FinalistRun(3, 0, 10.0, a_score(10.0, attainment=0.01)), FinalistRun(3, 1, 10.0, bad)]
     assert not value_of(finalist, runs, 0.0).holds
+
+
+@pytest.mark.parametrize(("edge", "users"), [(1.55, 1), (2.0, 2), (7.9, 7)])
+def test_of_users_a_whole_number_that_holds_the_slo_is_stated(edge: float, users: int) -> None:
+    """With 0.9 of the requests good at `edge` users, who bring a request a second each."""
+    runs = [
+        FinalistRun(3, seed, level, users_score(int(level), 1 / (1 + (level / edge) ** 4 / 9)))
+        for seed in range(SEEDS)
+        for level in (float(users), users + 1.0)
+    ]
+    found = value_of(Finalist(3, float(users), 1, steps="users", usual_variance=0.0), runs, 0.9)
+    held = 1 / (1 + (users / edge) ** 4 / 9)
+    assert (found.level, found.attainment) == (users, pytest.approx(held, abs=0.005))
+    assert found.mean == pytest.approx(users * held, rel=0.01)
+
+
+def users_score(users: int, attainment: float) -> Score:
+    score = a_score(load=ClosedLoop(users), attainment=attainment, counted=2000, request_rps=float(users))
+    return replace(score, attainment=attainment)

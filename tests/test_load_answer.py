@@ -111,7 +111,12 @@ def test_an_answer_is_ok_only_if_it_ended_well_with_every_token(events, status, 
     "events, status, text",
     [
         pytest.param([*TOKENS[:2], *an_end("stop", 2)], Status.OK, "", id="at its own end"),
-        pytest.param([*TOKENS[:2], *an_end("length", 2)], Status.OK, "", id="at the server's limit"),
+        pytest.param(
+            [*TOKENS[:2], *an_end("length", 2)],
+            Status.TRUNCATED,
+            "finish_reason 'length' with a wrong number of tokens",
+            id="cut by the server at a limit of its own",
+        ),
         pytest.param([*TOKENS, *an_end()], Status.OK, "", id="with every token"),
         pytest.param([a_delta(content="x"), a_delta_end(), *an_end("stop", 2)[1:]], Status.OK, "", id="of a chat"),
         pytest.param(

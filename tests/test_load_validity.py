@@ -57,7 +57,7 @@ def test_misses_of_requests_that_do_not_count_are_in_no_doubt() -> None:
         pytest.param(0.99, 0.0025, id="a quarter of the misses"),
         pytest.param(0.95, 0.0125, id="the same"),
         pytest.param(0.5, 0.02, id="but no more than 2 %"),
-        pytest.param(0.999, 0.0025, id="nor less than can be told"),
+        pytest.param(0.999, 0.00025, id="a quarter of few"),
     ],
 )
 def test_few_of_the_misses_that_an_slo_allows_may_be_in_doubt(attainment: float, frac: float) -> None:

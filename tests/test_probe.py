@@ -11,6 +11,7 @@ from tuner.config.plan import Plan
 from tuner.config.slo import Limits
 from tuner.configuration import Configuration
 from tuner.probe import Prober
+from tuner.rawlog import write_requests
 from tuner.target import ClosedLoop, OpenLoop, Target
 from tuner.trial import TrialOrder, open_for
 
@@ -152,3 +153,22 @@ def test_a_search_looks_no_further_ahead_than_the_estimand(tmp_path: Path) -> No
         for rate_rps in (100.0, 2.0):
             prober.measure(OpenLoop(rate_rps), 10_000)
         assert [one.log.window_s for one in prober.recorded] == pytest.approx([10.0, 50.0])
+
+
+def test_a_window_of_a_recording_in_which_nobody_comes_is_drawn_anew(tmp_path: Path) -> None:
+    """Forty minutes of an hour are quiet: two windows in three would be empty, and say nothing of a server."""
+    busy = [f"2026-11-16 09:{second // 60:02d}:{second % 60:02d},64,8" for second in range(1200)]
+    rows = ["TIMESTAMP,ContextTokens,GeneratedTokens", *busy, "2026-11-16 10:00:00,64,8"]
+    (tmp_path / "office.csv").write_text("\n".join(rows))
+    (tmp_path / "office.yaml").write_text(
+        f"title: office\ntrace: {tmp_path / 'office.csv'}\narrivals: {{kind: trace}}\n"
+    )
+    plan = a_plan(tmp_path, workload=str(tmp_path / "office.yaml"))
+    slo = an_slo(limits=Limits(ttft_s=0.3), attainment=0.9, warmup_s=1.0, window_s=20.0, timeout_s=20.0)
+    with a_server(plan) as target:
+        probers = [Prober(target, plan.workload, slo, seed, stage="confirm") for seed in range(12)]
+        counted = [prober.measure_for(OpenLoop(2.0), 20.0).counted for prober in probers]
+        assert min(counted) > 0
+        write_requests(
+            tmp_path / "requests.parquet", [one for prober in probers for one in prober.recorded], with_chunks=False
+        )

@@ -84,7 +84,8 @@ class _Measuring:
     def at(self, load: Load, counted: int) -> Score:
         """A probe of so many requests. Raises MeasurementVoid if this machine cannot offer the load."""
         self.offering = load
-        if why := beyond_client(load, len(usable_cores())) or too_many(self.order, load, 0, self.prober.idle_e2e_s):
+        many = too_many(self.order, load, self.order.slo.window_s, self.prober.idle_e2e_s)
+        if why := beyond_client(load, len(usable_cores())) or many:
             raise MeasurementVoid(why)
         return self._told_of(self.prober.measure(load, counted))
 

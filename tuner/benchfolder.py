@@ -33,7 +33,7 @@ from tuner.score import Score
 from tuner.summary import SCHEMA, Point
 from tuner.target import ClosedLoop, Load, OpenLoop
 
-ASKED, PROBES = "bench.yaml", "probes.jsonl"
+ASKED, PROBES, FOUND = "bench.yaml", "probes.jsonl", "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,12 @@ class StoredProbe(Finished):
 
 @dataclass(frozen=True)
 class StoredBench:
-    """What was asked of which server, and its finished probes in their order."""
+    """What was asked of which server, its finished probes in their order, and what cut it short, if something did."""
 
     order: Bench
     described: Described
     probes: tuple[StoredProbe, ...]
+    cut: Cut | None = None
 
 
 _PROBE = TypeAdapter(StoredProbe)
@@ -115,12 +116,18 @@ def read_bench(folder: Path) -> StoredBench:
         requests=asked["requests"],
     )
     probes = tuple(_PROBE.validate_json(line) for line in whole_lines(folder / PROBES))
-    return StoredBench(order, Described(**asked["server"]), probes)
+    return StoredBench(order, Described(**asked["server"]), probes, _read_cut(folder / FOUND))
+
+
+def _read_cut(path: Path) -> Cut | None:
+    """What the conclusion in `path` says, if there is one."""
+    told = json.loads(path.read_text(encoding="utf-8")).get("cut_short") if path.exists() else None
+    return Cut(told["by"], told["why"], _load_from(told["load"])) if told else None
 
 
 def write_found(folder: Path, found: dict[str, Any]) -> None:
     """`summary.json`: what `as_data` gives."""
-    replace_file(folder / "summary.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    replace_file(folder / FOUND, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 def as_data(found: Benched, order: Bench, described: Described) -> dict[str, Any]:

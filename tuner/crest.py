@@ -6,7 +6,7 @@ already below it where more load costs as many requests as it brings (a peak).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,12 @@ class Crest:
     power: float
     intercept: float
     growth: float
+
+    def at(self, level: float) -> "Crest":
+        """The same server at a lower level, by the same line."""
+        attainment = 1 - float(_share(self.intercept + self.power * np.log(level)))
+        offered_rps = self.offered_rps * (level / self.level) ** self.growth
+        return replace(self, level=level, attainment=max(attainment, self.attainment), offered_rps=offered_rps)
 
     @property
     def goodput_rps(self) -> float:

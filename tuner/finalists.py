@@ -100,7 +100,7 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
     at which a seed had no good request does not hold even where the attainment asked for is 0."""
     own = at_complete_levels([run for run in runs if run.trial == finalist.trial])
     means = mean_attainment(own)
-    barren = {run.rate for run in own if run.score.good == 0}
+    barren = {run.rate for run in own if run.score.good == 0 and run.score.counted}
     passing = [level for level in sorted(means) if means[level] >= attainment and level not in barren]
     if not passing:
         closest = max(means, key=lambda level: means[level])
@@ -129,6 +129,8 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
     near = levels[max(index - 1, 0) : index + 2]
     own = [run for run in own if run.rate in near]
     crest = crest_of(levels_of(own), (near[0], near[-1]), wanted)
+    if finalist.steps == "users":
+        crest = crest.at(float(np.floor(crest.level)))
     upper = next(level for level in near[1:] if level >= crest.level)
     dispersion = DISPERSION_PER_POWER * finalist.usual_variance
     usual = dispersion / (crest.slope * np.mean([run.score.counted for run in own]))
@@ -147,8 +149,11 @@ def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted:
 
 def _at_one_level(finalist: Finalist, own: Sequence[FinalistRun]) -> Value:
     only = own[0].rate
-    per_seed = {run.replicate: run.score.attainment * run.score.offered_rps / finalist.gpus for run in own}
-    return Value(finalist.trial, True, only, mean_attainment(own)[only], per_seed, (only, only))
+    seen = np.array([run.score.attainment * run.score.offered_rps for run in own]) / finalist.gpus
+    # Around their arithmetic mean: one that saw twice as much and one that saw half do not make up for each other.
+    per_seed = seen * seen.mean() / np.exp(np.log(seen).mean())
+    by_seed = dict(zip([run.replicate for run in own], per_seed.tolist(), strict=True))
+    return Value(finalist.trial, True, only, mean_attainment(own)[only], by_seed, (only, only))
 
 
 def _shifts(own: Sequence[FinalistRun], within: tuple[float, float], wanted: float) -> FloatArray:

@@ -48,10 +48,7 @@ def mean_attainment(own: Sequence[FinalistRun]) -> dict[float, float]:
 
 def mean_goodput(own: Sequence[FinalistRun]) -> dict[float, float]:
     """Good requests/s by level, ascending."""
-    return {
-        rate: float(np.mean([score.attainment * score.offered_rps for score in scores]))
-        for rate, scores in _by_rate(own).items()
-    }
+    return {level.level: level.attainment * level.offered_rps for level in levels_of(own)}
 
 
 def has_peaked(own: Sequence[FinalistRun]) -> bool:

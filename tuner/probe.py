@@ -9,6 +9,7 @@ import numpy as np
 
 from tuner.config.slo import Slo
 from tuner.config.workload import Workload
+from tuner.errors import MeasurementVoid
 from tuner.horizon import search_window_s, whole_window_s
 from tuner.ramp import is_over, steps_of
 from tuner.requestlog import RequestLog, Status
@@ -117,8 +118,24 @@ class Prober:
 
     def _measured(self, load: Load, measure_s: float, seed: int) -> Score:
         window = Window(self.slo.warmup_s, measure_s, self.slo.timeout_s)
-        requests = build(self.workload, seed, self._enough(load, window))
-        return self._replay(requests, load, window, self.stage)
+        return self._replay(self._drawn(load, window, seed), load, window, self.stage)
+
+    def _drawn(self, load: Load, window: Window, seed: int) -> Requests:
+        """Requests for `window`. A recording may have a time in which nobody comes: a window there says nothing of a
+        server, and another one is drawn. Raises MeasurementVoid if that is so wherever it begins."""
+        for attempt in range(DRAWS):
+            drawn = derive(seed, Purpose.SEARCH, attempt) if attempt else seed
+            requests = build(self.workload, drawn, self._enough(load, window))
+            if isinstance(load, ClosedLoop) or not self._is_recorded:
+                return requests
+            due_s = np.cumsum(requests.unit_gaps) / load.rate_rps
+            if ((due_s >= window.warmup_s) & (due_s < window.end_s)).any():
+                return requests
+        raise MeasurementVoid(f"nobody comes in {window.measure_s:.0f} s of the recording, wherever they begin")
+
+    @property
+    def _is_recorded(self) -> bool:
+        return self.workload.arrivals.kind == "trace"
 
     def ramp(self, load: ClosedLoop) -> tuple[Score, ...]:
         """The score at each number of users up to `load.users`, each from the time that it was the number."""
@@ -138,8 +155,7 @@ class Prober:
         log = self.target.replay(requests, load, window, lambda seen: self._look(seen, load, window))
         if window.end_s > log.ended_s:
             log = _closed_at_its_end(log)
-        is_recorded = self.workload.arrivals.kind == "trace"
-        found = replace(score(log, load, self.slo.limits), is_recorded=is_recorded)
+        found = replace(score(log, load, self.slo.limits), is_recorded=self._is_recorded)
         if log.stopped is None:
             found = replace(found, fluidity=fluidity(log, load, self.slo.limits))
         self.recorded.append(Recorded(stage, self.replicate, found, log, window.measure_s, requests.seed))

@@ -133,9 +133,10 @@ def _load(rate_rps: float | None, users: int | None) -> Load:
 def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
     log, n = probe.log, len(probe.log)
     rate_rps, users = _level(probe.score.load)
+    statuses = [Status(int(code)).name.lower() for code in log.status]
     columns: dict[str, pa.Array] = {
         "probe": pa.array(np.full(n, number, dtype=np.int16)),
-        "stage": pa.array([probe.stage] * n).dictionary_encode(),
+        "stage": pa.array([probe.stage] * n, type=pa.string()).dictionary_encode(),
         "replicate": pa.array(np.full(n, probe.replicate, dtype=np.int16)),
         "seed": pa.array(np.full(n, probe.seed, dtype=np.uint32)),
         "warmup_s": pa.array(np.full(n, log.warmup_s)),
@@ -146,7 +147,7 @@ def _table(number: int, probe: Recorded, with_chunks: bool) -> pa.Table:
         "users": pa.array([users] * n, type=pa.int32()),
         "request": pa.array(log.request.astype(np.int32)),
         "counted": pa.array(log.counted),
-        "status": pa.array([Status(int(code)).name.lower() for code in log.status]).dictionary_encode(),
+        "status": pa.array(statuses, type=pa.string()).dictionary_encode(),
         "due_s": pa.array(log.due_s),
         "sent_s": pa.array(log.sent_s),
         "first_s": pa.array(log.first_s),

@@ -43,7 +43,7 @@ def rescore_bench(folder: Path, slo: Slo) -> RescoredBench:
         raise ConfigError(f"{folder}: its users joined one by one, and such a ramp cannot be scored again")
     judged = [_judged(folder, probe, slo) for probe in before.probes]
     usable = [probe for probe in judged if probe is not None]
-    found = concluded(order, before.described.engine, usable)
+    found = replace(concluded(order, before.described.engine, usable), cut=before.cut)
     return RescoredBench(
         bench=replace(before, order=order, probes=tuple(usable)),
         found=found,

@@ -12,7 +12,7 @@ from tuner.target import ClosedLoop
 # A gain below this is not worth a change of configuration.
 WORTHWHILE_RATIO = 1.02
 ENOUGH_TRIALS = 10
-# A challenger worth so many times the lowest load of a default, per GPU, is better whether that holds there or not.
+# A challenger worth so many times the load at which a default did best is better whether that holds there or not.
 FAR_BETTER = 2.0
 
 
@@ -65,7 +65,7 @@ def _compared(default: Value, challenger: Value) -> Verdict:
         why = f"it beat the default on {seeds}, and the interval of the gain excludes no gain"
         return Verdict("deploy", why, "high" if clear else "medium", challenger.trial, gain)
     why = f"it beat the default on {seeds}, but the interval of the gain includes no gain"
-    return Verdict("inconclusive", why, "low", challenger.trial, gain)
+    return Verdict("inconclusive", why, "low", challenger.trial if ratio >= 1 else default.trial, gain)
 
 
 def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: Value) -> Verdict:
@@ -76,13 +76,13 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
     ended = {outcome.state for outcome in outcomes if outcome.configuration.is_default}
     sure = _sure(challenger)
     if default is not None and default.may_hold:
-        load, most_rps = _lowest_load(outcomes, default)
-        doubt = f"at its lowest load, {load}, fresh seeds cannot tell whether the default holds the SLO"
+        load, most_rps = _best_load(outcomes, default)
+        doubt = f"at {load}, where it did best, fresh seeds cannot tell whether the default holds the SLO"
         why = f"{doubt}; this configuration serves {challenger.mean:.3g} req/s per GPU inside it"
         is_far = challenger.ci95 is not None and challenger.ci95[0] > FAR_BETTER * most_rps
         sure = sure if is_far else "medium"
     elif default is not None:
-        why = "the default missed the SLO on fresh seeds even at its lowest load, and this configuration held it"
+        why = "the default missed the SLO on fresh seeds even where it did best, and this configuration held it"
     elif "infeasible" in ended and len(ended) > 1:
         why = "no engine's default ran and held the SLO when it was searched; this one held it on fresh seeds"
         sure = "medium"
@@ -97,7 +97,7 @@ def _unopposed(outcomes: Sequence[Outcome], default: Value | None, challenger: V
     return Verdict("deploy", why, sure, challenger.trial, None)
 
 
-def _lowest_load(outcomes: Sequence[Outcome], default: Value) -> tuple[str, float]:
+def _best_load(outcomes: Sequence[Outcome], default: Value) -> tuple[str, float]:
     """The load at which a default may hold the SLO, in words and in requests/s per GPU; inf where users make it."""
     searched = next(outcome for outcome in outcomes if outcome.trial == default.trial)
     per_gpu = default.level / searched.configuration.gpus

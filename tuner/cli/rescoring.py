@@ -88,7 +88,10 @@ def _rescore_bench(options: RescoreOptions, rescored: RescoredBench) -> int:
         heading = f"{_heading(lines)}\n\n{bench_heading(described.url, described.model, order)}"
         written = f"\n  {'written to':<{LABEL}}{options.out}\n" if options.out else ""
         print_summary(f"{heading}\n\n{benched_text(found, order)}{written}", sys.stdout)
-    return UNKNOWN if rescored.is_open_ended and not found.outcome.holds_slo else exit_code(found, order)
+    if rescored.is_open_ended and not found.outcome.holds_slo:
+        return UNKNOWN
+    # What cut the bench short was told then; this is the end of the re-scoring.
+    return exit_code(replace(found, cut=None), order)
 
 
 def _heading(lines: Sequence[str]) -> str:

@@ -126,6 +126,9 @@ def judge(answer: Answer, ended: Ended | None, lengths: range) -> tuple[Status, 
     A complete answer is OK however its connection was closed; `lengths` are the tokens it may have. A stream that
     ended cleanly with others, or as vLLM's do when it is told to stop (`finish_reason` "abort"), is TRUNCATED.
     """
+    if answer.finish == "length":
+        # Whoever cuts an answer sooner than was asked gives less than was asked.
+        lengths = lengths[-1:]
     if answer.is_done and not answer.error and answer.finish in COMPLETE and answer.usage in lengths:
         has_tokens = len(answer.token_s()) > 0
         return (Status.OK, "") if has_tokens else (Status.EMPTY, "an answer without a token")

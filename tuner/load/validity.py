@@ -23,8 +23,9 @@ BUSY_LIMIT_FRAC = 0.9
 # A shorter probe is little more than its own beginning, which is busy on any machine.
 SATURATION_SHOWS_S = 2.0
 ADVICE = "give the client its own CPU cores, or lower the load"
-# So many of the requests that may miss the SLO may owe that to a client that stood still, within bounds; or so many.
-IN_DOUBT_OF_MISSES, IN_DOUBT_FRACS, LEAST_IN_DOUBT = 0.25, (0.0025, 0.02), 2
+# Of the requests that may miss the SLO so many may owe that to a client that stood still; of all requests never more
+# than this; but two in any case.
+IN_DOUBT_OF_MISSES, MOST_IN_DOUBT_FRAC, LEAST_IN_DOUBT = 0.25, 0.02, 2
 # How long the client stood still is rounded up to a multiple of this, seconds.
 STALL_STEP_S = 0.010
 
@@ -36,12 +37,12 @@ class Tolerance:
 
     limits: Limits = field(default_factory=Limits)
     lag_s: float = SEND_LAG_LIMIT_S
-    in_doubt_frac: float = IN_DOUBT_FRACS[0]
+    in_doubt_frac: float = 0.0
 
 
 def tolerance_of(slo: Slo) -> Tolerance:
     """So little that attainment is hardly another."""
-    in_doubt_frac = float(np.clip(IN_DOUBT_OF_MISSES * (1 - slo.attainment), *IN_DOUBT_FRACS))
+    in_doubt_frac = min(IN_DOUBT_OF_MISSES * (1 - slo.attainment), MOST_IN_DOUBT_FRAC)
     return Tolerance(slo.limits, tolerated_lag_s(slo.limits), in_doubt_frac)
 
 

@@ -42,7 +42,7 @@ def _probes(order: Bench) -> str:
     whole = duration(slo.warmup_s + slo.window_s)
     enough_rps = slo.deciding_requests / slo.window_s
     longer = f" (longer below {number(enough_rps)} req/s)" if enough_rps > question.least else ""
-    return f"of up to about {whole}{longer}, of {question.quick:,} to some {question.thorough:,} requests"
+    return f"of up to about {whole}{longer}, of {question.quick:,} requests or more"
 
 
 def _of_users(order: Bench) -> str:

@@ -40,6 +40,9 @@ def deployed(summary: Summary) -> Point | None:
     return summary.default or summary.best if summary.verdict == "keep-default" else summary.best
 
 
+SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
 def percentile_name(attainment: float) -> str:
     """The highest percentile that an SLO with this attainment says something about."""
     if attainment >= 0.99:
@@ -110,11 +113,18 @@ def _latency_row(summary: Summary, metric: str, slo: Slo) -> Row:
     # The percentile over all gaps is shown, but a request is judged by the P99 of its own gaps, or its own limit.
     judged = metric != "itl_s" and not grows_with_prompt(slo.limits, metric) and seen is not None
     is_at_limit = judged and seen is not None and bound < seen <= bound * AT_THE_LIMIT
-    holds = seen <= bound if judged and seen is not None and not is_at_limit else None
+    holds = _is_held(seen, bound, attainment) if judged and seen is not None and not is_at_limit else None
     said = bound_text(slo.limits, metric)
     note = f"at its limit, {said}" if is_at_limit else f"limit {said}"
     note = f"{note} each" if metric == "itl_s" else note
     return _row(summary, label, lambda point: latency(at_percentile(point, metric, attainment)), holds, note)
+
+
+def _is_held(seen_s: float, bound_s: float, attainment: float) -> bool | None:
+    """Whether a limit is held by the share of requests that the percentile shown is of; None where more are asked for."""
+    if seen_s > bound_s:
+        return False
+    return True if SHARES[percentile_name(attainment)] >= attainment else None
 
 
 def _cost(point: Point, dollars_per_hour: float) -> str:

@@ -85,7 +85,7 @@ def _read(path: Path, _changed_ns: int) -> Trace:
             trace = _reader(first)(file)
     except _BadRow as bad:
         raise ConfigError(f"{path}: {bad}; {_KNOWN}") from bad
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigError(f"{path}: not a trace this program knows ({error}); {_KNOWN}") from error
     if not len(trace.prompt_tokens):
         raise ConfigError(f"{path}: no request with both a prompt and an answer; {_KNOWN}")
@@ -124,7 +124,7 @@ def _each(rows: Iterable[tuple[str, Written]], understood: Callable[[Written], U
             raise _BadRow(f"{where} is not JSON: {error.msg} in column {error.colno}") from error
         except KeyError as error:
             raise _BadRow(f"{where}: {error} is missing") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise _BadRow(f"{where}: {error}") from error
 
 
