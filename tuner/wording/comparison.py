@@ -121,7 +121,7 @@ def _latency_row(summary: Summary, metric: str, slo: Slo) -> Row:
 
 
 def _is_held(seen_s: float, bound_s: float, attainment: float) -> bool | None:
-    """Whether a limit is held by the share of requests that the percentile shown is of; None where more are asked for."""
+    """Whether a limit is held by as many requests as the percentile shown is of; None where more have to hold it."""
     if seen_s > bound_s:
         return False
     return True if SHARES[percentile_name(attainment)] >= attainment else None
