@@ -162,7 +162,7 @@ without an edge or peak, so without an interval.
 {_table([_coverage_row(row) for rows, _ in intervals for row in rows])}
 
 Median half-width of all intervals of single values on {SEEDS} seeds: {_half_width(intervals, PAIRS)}; of those under
-Poisson arrivals, which all but `code` have: {_half_width(intervals, [pair for pair in PAIRS if not _is_bursty(pair)])}.
+Poisson arrivals, which all but `code` have: {_half_width(intervals, [one for one in PAIRS if not _is_bursty(one)])}.
 Median server-seconds of a confirmation of both: {", ".join(f"{server_s:.0f}" for _, server_s in intervals)}.
 
 ## Cases
