@@ -65,3 +65,10 @@ def test_a_searched_recording_is_worth_no_more_than_came() -> None:
     assert 9.9 < found.mean < 10.3
     few = [replace(run, score=replace(run.score, request_rps=0.5 * run.score.request_rps)) for run in runs]
     assert value_of(Finalist(3, 10.0, 1, usual_variance=0.0), few, 0.99).mean == pytest.approx(found.mean / 2)
+
+
+def test_windows_in_which_nobody_came_hold_nothing() -> None:
+    own = [
+        replace(run, score=replace(run.score, counted=0)) for run in windows(10.0, (0.0, 0.0, 0.0), is_recorded=True)
+    ]
+    assert mean_attainment(own) == {10.0: 0.0}

@@ -197,7 +197,7 @@ def _between(finalist: Finalist, own: Sequence[FinalistRun], attainment: float) 
     too, so that the best is a peak, the one below as well."""
     means, goodput = mean_attainment(own), mean_goodput(own)
     best = max((level for level in means if means[level] >= attainment), key=lambda level: goodput[level])
-    above = min(level for level in means if level > best)
+    above = min((level for level in means if level > best), default=best)
     gaps = [(best, above)]
     if means[above] >= attainment:
         gaps += [(max(level for level in means if level < best), best)] if best > min(means) else []

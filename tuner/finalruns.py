@@ -66,6 +66,8 @@ def at_complete_levels(own: Sequence[FinalistRun]) -> list[FinalistRun]:
 
 def _attainment(scores: Sequence[Score]) -> float:
     weights = [score.counted if score.is_recorded else 1 for score in scores]
+    if not any(weights):
+        return 0.0
     return float(np.average([score.attainment for score in scores], weights=weights))
 
 
