@@ -99,27 +99,35 @@ def value_of(finalist: Finalist, runs: Sequence[FinalistRun], attainment: float)
     """What the finalist's windows say it is worth. Levels that not every seed was measured at do not count, and one
     at which a seed had no good request does not hold even where the attainment asked for is 0."""
     own = at_complete_levels([run for run in runs if run.trial == finalist.trial])
-    means = mean_attainment(own)
+    means, goodput = mean_attainment(own), mean_goodput(own)
     barren = {run.rate for run in own if run.score.good == 0 and run.score.counted}
     passing = [level for level in sorted(means) if means[level] >= attainment and level not in barren]
     if not passing:
-        closest = max(means, key=lambda level: means[level])
-        nothing = {run.replicate: 0.0 for run in own}
-        is_lowest = finalist.steps == "none" or min(means) <= max(finalist.least, finalist.steps == "users")
-        is_settled = is_lowest or min(means) <= FAR_BELOW * finalist.level
-        _, most = interval(run.score.attainment for run in own if run.rate == closest)
-        may_hold = most >= attainment
-        return Value(
-            finalist.trial, False, closest, means[closest], nothing, (closest, closest), is_settled, may_hold=may_hold
-        )
-    goodput = mean_goodput(own)
+        return _held_nowhere(finalist, own, attainment)
     best = max(passing, key=lambda level: goodput[level])
-    above = [level for level in sorted(means) if level > best]
-    is_edge = best == passing[-1] and bool(above)
+    value = _around(finalist, own, best, attainment) if len(means) > 1 else _at_one_level(finalist, own)
+    is_edge = best == passing[-1] and best < max(means)
     is_bracketed = is_edge or has_peaked(own)
     is_settled = finalist.steps == "none" or (is_bracketed and _crest_below(finalist, own, attainment) is None)
-    value = _around(finalist, own, best, attainment) if len(means) > 1 else _at_one_level(finalist, own)
     return replace(value, is_settled=is_settled)
+
+
+def _held_nowhere(finalist: Finalist, own: Sequence[FinalistRun], wanted: float) -> Value:
+    """At none of its levels the SLO held: what it did best is all there is to say."""
+    means = mean_attainment(own)
+    closest = max(means, key=lambda level: means[level])
+    is_lowest = finalist.steps == "none" or min(means) <= max(finalist.least, finalist.steps == "users")
+    _, most = interval(run.score.attainment for run in own if run.rate == closest)
+    return Value(
+        finalist.trial,
+        False,
+        closest,
+        means[closest],
+        {run.replicate: 0.0 for run in own},
+        between=(closest, closest),
+        is_settled=is_lowest or min(means) <= FAR_BELOW * finalist.level,
+        may_hold=most >= wanted,
+    )
 
 
 def _around(finalist: Finalist, own: Sequence[FinalistRun], best: float, wanted: float) -> Value:
